@@ -1,0 +1,52 @@
+"""Where attempts run. A backend starts one attempt, waits for its end, and tells how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seeknal_k8s.attempt import Ending
+    from seeknal_k8s.graph import Node
+    from seeknal_k8s.options import Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What an attempt counts for while it runs: cores and bytes of memory."""
+
+    cpu: float
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of one node: its number (from 1), its folder in the store, what it may use.
+
+    ``crowd`` is how many nodes run or could run at this moment, this one included: cores that
+    nobody else wants may be used. ``full`` is whether everything is being run anew.
+    """
+
+    node: Node
+    number: int
+    folder: Path
+    options: Resolved
+    share: Share
+    crowd: int = 1
+    full: bool = False
+
+
+class Backend(Protocol):
+    """Runs attempts, as many at once as ``capacity`` holds."""
+
+    @property
+    def capacity(self) -> Share:
+        """What there is to share: the sum of the running attempts' shares stays within it."""
+
+    def share(self, options: Resolved) -> Share:
+        """Return what an attempt with these options counts for."""
+
+    async def run(self, attempt: Attempt) -> Ending:
+        """Run the attempt to its end. Cancelling this ends the attempt first, then raises."""

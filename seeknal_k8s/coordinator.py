@@ -1,0 +1,421 @@
+"""From a request to results: read the project, plan, run, publish. What the CLI and flows call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s import graph as graphs
+from seeknal_k8s import plan as plans
+from seeknal_k8s import verdict
+from seeknal_k8s.attempt import Ending
+from seeknal_k8s.backends.local import LocalBackend
+from seeknal_k8s.engine_client import EngineClient
+from seeknal_k8s.errors import (
+    EngineFailed,
+    Interrupted,
+    Problem,
+    ProjectRefused,
+    StateUnreadable,
+    StoreUnavailable,
+    UsageError,
+)
+from seeknal_k8s.events import RunEnded, RunStarted
+from seeknal_k8s.options import OptionsFile, resolve_all
+from seeknal_k8s.runner import Runner, accept, result_of, state_record
+from seeknal_k8s.selection import select
+from seeknal_k8s.store import Store, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from seeknal_k8s.engine_client import EngineProcess
+    from seeknal_k8s.events import Observer
+    from seeknal_k8s.options import Override
+    from seeknal_k8s.plan import Plan
+    from seeknal_k8s.results import PrefectRunResult, RunResults
+    from seeknal_k8s.store import RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What somebody wants to have run.
+
+    ``select`` and ``exclude`` are selectors, ``full`` runs everything. ``options`` are overrides
+    of node options (``options.parse_overrides``); ``params`` are Seeknal's own ``--params``,
+    ``--date``, ``--start-date`` and ``--end-date``. ``at_once`` bounds how many nodes run together,
+    None for as many as fit. ``resume`` is the id of a run to go on with; it brings its own
+    selection and parameters. ``wait`` is how many seconds to wait for the store's lock.
+    """
+
+    project: Path
+    store: Path | None = None
+    run_id: str | None = None
+    resume: str | None = None
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    full: bool = False
+    options: Sequence[Override] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    profile: Path | None = None
+    at_once: int | None = None
+    fail_fast: bool = False
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan, and what the user should know about the project."""
+
+    plan: Plan
+    warnings: tuple[Problem, ...]
+
+
+async def plan(request: RunRequest, engine: EngineProcess | None = None) -> Planned:
+    """Read the project and plan, without running anything.
+
+    Raises:
+        ProjectRefused: the project, its options or the selection is wrong.
+        StateUnreadable: ``target/run_state.json`` cannot be read.
+    """
+    async with EngineClient(engine) as client:
+        raw = await _read(client, request, _new_pins(request.run_id or new_run_id()))
+        _refuse_unreadable_state(raw, request)
+        return _make_plan(raw, request)
+
+
+async def run(
+    request: RunRequest, observer: Observer, engine: EngineProcess | None = None
+) -> RunResults:
+    """Run what the request asks for and return how every node ended.
+
+    Cancelling the task ends every node, keeps what was accepted, and raises ``Interrupted``.
+
+    Raises:
+        ProjectRefused, StateUnreadable, StoreUnavailable, StoreLocked: nothing was run.
+        Interrupted: it was stopped; the message says how to resume.
+    """
+    began = time.monotonic()
+    async with EngineClient(engine) as client:
+        _require_folder(request.project)
+        store = Store.of(request.project, request.store)
+        request, run_id, pins = _settled(request, store)
+        async with _locked(store, run_id, request.wait):
+            raw = await _read(client, request, pins)
+            _set_unreadable_state_aside(raw, request, run_id)
+            folder = store.new_run(run_id)
+            execution = _Execution(client, request, folder, observer=observer, raw=raw, pins=pins)
+            results = await execution.run()
+            observer(RunEnded(results, time.monotonic() - began))
+            return results
+
+
+def new_run_id() -> str:
+    """Return an id for a run that starts now: ids sort by time."""
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _new_pins(run_id: str) -> dict[str, str]:
+    now = datetime.now()  # noqa: DTZ005 - Seeknal's own {{ run_date }} is naive local time
+    return {"today": now.date().isoformat(), "run_date": now.isoformat(), "run_id": run_id}
+
+
+def _settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[str, str]]:
+    """Return the request as it will be carried out, its run id, and its pins.
+
+    A resumed run keeps the selection, the parameters and the clock it was started with.
+    """
+    if request.resume is None:
+        run_id = request.run_id or new_run_id()
+        if request.run_id and (store.root / "runs" / run_id).exists():
+            raise UsageError(f"there is a run '{run_id}' already; go on with it: --resume {run_id}")
+        return request, run_id, _new_pins(run_id)
+    folder = store.run(request.resume)
+    about = folder.about()
+    try:
+        asked = about["request"]
+        request = replace(
+            request,
+            select=tuple(asked["select"]),
+            exclude=tuple(asked["exclude"]),
+            full=asked["full"],
+            params=asked["params"],
+            profile=Path(asked["profile"]) if asked["profile"] else None,
+        )
+        return request, folder.id, about["pins"]
+    except KeyError as error:
+        raise UsageError(f"run '{folder.id}' cannot be resumed: it never started") from error
+
+
+@contextlib.asynccontextmanager
+async def _locked(store: Store, run_id: str, wait: float) -> AsyncIterator[None]:
+    """Hold the store's lock, waiting for it in a thread so that Ctrl-C still works."""
+    store.prepare()
+    lock = store.lock(run_id, wait=wait)
+    if wait:
+        await asyncio.to_thread(lock.__enter__)
+    else:
+        lock.__enter__()
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _require_folder(project: Path) -> None:
+    if not project.is_dir():
+        raise ProjectRefused(
+            [Problem(f"there is no folder {project}", "name the project's folder")]
+        )
+
+
+async def _read(client: EngineClient, request: RunRequest, pins: dict[str, str]) -> dict[str, Any]:
+    _require_folder(request.project)
+    raw: dict[str, Any] = await client.call(
+        "open",
+        root=str(request.project.resolve()),
+        pins=pins,
+        overrides=dict(request.params),
+        profile=str(request.profile.resolve()) if request.profile else None,
+    )
+    return raw
+
+
+def _refuse_unreadable_state(raw: dict[str, Any], request: RunRequest) -> None:
+    if raw["state_error"] and not request.full:
+        raise StateUnreadable(
+            f"{raw['state_error']}\n"
+            "  → it is kept as it is. Put a backup in its place (target/run_state.json.bak.*), or "
+            "run everything anew: seeknal-k8s run --full (which sets the file aside)"
+        )
+
+
+def _set_unreadable_state_aside(raw: dict[str, Any], request: RunRequest, run_id: str) -> None:
+    """Keep a corrupt state file under another name, when the user has chosen to start anew."""
+    _refuse_unreadable_state(raw, request)
+    if raw["state_error"]:
+        file = Path(raw["root"]) / "target" / "run_state.json"
+        file.replace(file.with_name(f"{file.name}.corrupt.{run_id}"))
+
+
+def _make_plan(
+    raw: dict[str, Any], request: RunRequest, *, done: Mapping[str, dict[str, Any]] | None = None
+) -> Planned:
+    """Plan a project as read. ``done`` has been accepted by an earlier try of the same run."""
+    graph, warnings = graphs.build(raw)
+    options = resolve_all(
+        OptionsFile.load(Path(raw["root"])), graph.nodes.values(), request.options
+    )
+    state = {node_id: plans.PastRun(**past) for node_id, past in (raw["state"] or {}).items()}
+    selected = None
+    if request.select or request.exclude:
+        selected = frozenset(select(graph, request.select, request.exclude))
+    made = plans.make(
+        graph,
+        state=state,
+        missing=frozenset(raw["missing"]),
+        refresh=frozenset(raw["refresh"]),
+        options=options,
+        selected=selected,
+        full=request.full,
+    )
+    if done is not None:
+        made = _without(made, done)
+    return Planned(made, tuple(warnings))
+
+
+def _without(plan: Plan, done: Mapping[str, Any]) -> Plan:
+    """Return the plan without what is done already; those nodes no longer hold up others."""
+    runs = tuple(
+        replace(run, waits_for=tuple(other for other in run.waits_for if other not in done))
+        for run in plan.runs
+        if run.node.id not in done
+    )
+    return replace(plan, runs=runs)
+
+
+class _Execution:
+    """One run of one project, from the read project to the published state."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        request: RunRequest,
+        folder: RunFolder,
+        *,
+        observer: Observer,
+        raw: dict[str, Any],
+        pins: dict[str, str],
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._folder = folder
+        self._observer = observer
+        self._raw = raw
+        self._project = Path(raw["root"])
+        self._pins = pins
+
+    async def run(self) -> RunResults:
+        """Carry the run out; every ending is noted in ``run.json``."""
+        planned = self._plan()
+        done, ended = self._take_up(planned.plan)
+        plan = _without(planned.plan, done)
+        self._note_start(planned.plan)
+        await self._warm(plan)
+        runner = Runner(
+            plan=plan,
+            backend=self._backend(),
+            folder=self._folder,
+            project=self._project,
+            observer=self._observer,
+            at_once=self._request.at_once,
+            fail_fast=self._request.fail_fast,
+            full=self._request.full,
+            results=done,
+            ended=ended,
+        )
+        self._observer(RunStarted(self._folder.id, plan, tuple(done), planned.warnings))
+        try:
+            await runner.run()
+        except asyncio.CancelledError as cancelled:
+            await self._publish(runner, planned.plan)
+            self._finish(runner.in_plan_order(), "interrupted")
+            raise Interrupted(self._how_to_resume(runner)) from cancelled
+        except StoreUnavailable:
+            self._folder.note(status="failed", ended=utc_now())
+            raise
+        await self._publish(runner, planned.plan)
+        results = runner.in_plan_order()
+        self._finish(results, "succeeded" if results.success else "failed")
+        return results
+
+    def _plan(self) -> Planned:
+        planned = _make_plan(self._raw, self._request)
+        about = self._folder.about()
+        if self._request.resume is None:
+            return planned
+        if about.get("digest") != planned.plan.graph.digest:
+            raise ProjectRefused(
+                [
+                    Problem(
+                        f"the project, or its data, has changed since run {self._folder.id}",
+                        "start a new run: seeknal-k8s run",
+                    )
+                ]
+            )
+        return replace(planned, plan=self._planned_then(planned.plan, about["plan"]))
+
+    def _planned_then(self, now: Plan, ids: Sequence[str]) -> Plan:
+        """Return the plan as it was made then: what ran since is cached by now."""
+        request = replace(self._request, select=tuple(ids), exclude=(), full=False)
+        raw = {**self._raw, "missing": []}
+        return _make_plan(raw, request).plan if ids else replace(now, runs=())
+
+    def _take_up(self, plan: Plan) -> tuple[dict[str, PrefectRunResult], dict[str, dict[str, Any]]]:
+        """Return what earlier tries of this run have done, accepting what they could not."""
+        done: dict[str, PrefectRunResult] = {}
+        ended: dict[str, dict[str, Any]] = {}
+        if self._request.resume is None:
+            return done, ended
+        accepted = self._folder.accepted()
+        for run in plan.runs:
+            node = run.node
+            attempts = self._folder.attempts(node.id)
+            ending = _read_ending(attempts[-1]) if attempts else None
+            if ending is None or not verdict.read(ending).success:
+                continue
+            if node.id not in accepted:
+                accept(self._folder, self._project, node, attempts[-1], ending)
+            if all((self._project / file).exists() for file in ending.outputs):
+                found = verdict.read(ending)
+                done[node.id] = result_of(attempts[-1], ending, found, attempts=len(attempts))
+                ended[node.id] = state_record(node.digest, done[node.id], ending)
+        return done, ended
+
+    def _note_start(self, plan: Plan) -> None:
+        request = self._request
+        self._folder.note(
+            id=self._folder.id,
+            project=str(self._project),
+            status="running",
+            started=self._folder.about().get("started") or utc_now(),
+            ended=None,
+            digest=plan.graph.digest,
+            pins=self._pins,
+            plan=[run.node.id for run in plan.runs],
+            nodes={run.node.id: self._folder.bundle(run.node.id).name for run in plan.runs},
+            request={
+                "select": request.select,
+                "exclude": request.exclude,
+                "full": request.full,
+                "params": dict(request.params),
+                "profile": str(request.profile) if request.profile else None,
+            },
+        )
+
+    def _backend(self) -> LocalBackend:
+        return LocalBackend(
+            self._client,
+            project=self._project,
+            environments=self._environments,
+            at_once=self._request.at_once,
+        )
+
+    @property
+    def _environments(self) -> Path:
+        return self._folder.path / "environments"
+
+    async def _warm(self, plan: Plan) -> None:
+        nodes = [run.node.id for run in plan.runs]
+        if nodes:
+            await self._client.call("warm", nodes=nodes, environments=str(self._environments))
+
+    async def _publish(self, runner: Runner, plan: Plan) -> None:
+        """Let Seeknal know what ran, once, in its own files."""
+        if not plan.runs:
+            return
+        record = {
+            "ran": [run.node.id for run in plan.runs],
+            "ended": runner.ended,
+            "config": {
+                "full": self._request.full,
+                "nodes": list(self._request.select) or None,
+                "types": None,
+            },
+        }
+        reply = str(self._folder.path / "publish.json")
+        publishing = self._client.call("publish", record=record, reply=reply)
+        try:
+            warnings = await asyncio.shield(asyncio.ensure_future(publishing))
+        except EngineFailed as error:
+            self._folder.note(status="failed", ended=utc_now())
+            raise StoreUnavailable(
+                f"{error}\n  → the nodes' outputs are kept: seeknal-k8s run --resume {self._folder.id}"
+            ) from error
+        if warnings:
+            self._folder.note(warnings=warnings)
+
+    def _finish(self, results: RunResults, status: str) -> None:
+        self._folder.write_results(results)
+        self._folder.note(status=status, ended=utc_now())
+
+    def _how_to_resume(self, runner: Runner) -> str:
+        kept = sum(result.success for result in runner.results.values())
+        return (
+            f"run {self._folder.id} was interrupted; {kept} of {len(self._folder.about()['plan'])} "
+            f"nodes are done and kept\n  → go on with it: seeknal-k8s run --resume {self._folder.id}"
+        )
+
+
+def _read_ending(attempt: Path) -> Ending | None:
+    try:
+        return Ending.from_record(json.loads((attempt / "result.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError):
+        return None

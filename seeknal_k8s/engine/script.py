@@ -1,0 +1,290 @@
+"""Run the scripts of Python nodes as ``uv run`` would, without paying for it per node.
+
+Seeknal runs a Python node as ``uv run target/_runner_<name>.py``: 0.1 s of uv, then an interpreter
+that imports pandas, DuckDB and Seeknal all over again. What ``uv run`` decides depends only on the
+script's PEP 723 header and the project, so one *probe* per header and run asks it: which
+interpreter, which ``sys.path``, which environment. Where the interpreter is the same version as
+ours, the script runs in a fork of this process, which has those imports; the runner puts our
+``site-packages`` in front of its path anyway, so it would import the very same files. In every
+other case ``uv run`` does it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_PROBE = """
+import json, os, sys, sysconfig
+json.dump({"version": sys.version, "path": sys.path[1:], "prefix": sys.prefix,
+           "exec_prefix": sys.exec_prefix, "executable": sys.executable,
+           "environ": dict(os.environ)}, sys.stdout)
+"""
+
+_PATIENCE = 120.0
+"""Seconds to wait for a probe: uv may have to install what a header asks for."""
+
+_HEADER = re.compile(r"^# /// script\s*$.*?^# ///\s*$", re.MULTILINE | re.DOTALL)
+
+
+def header_of(source: str) -> str:
+    """Return the script's PEP 723 header as Seeknal's runner keeps it: without ``seeknal``."""
+    found = _HEADER.search(source)
+    header = found.group() if found else ""
+    return header.replace('#     "seeknal",\n', "").replace('#     "seeknal"', "")
+
+
+def environment_file(folder: Path, header: str) -> Path:
+    """Return the file in which the probe for this header leaves what it saw."""
+    return folder / f"{sha256(header.encode()).hexdigest()[:16]}.json"
+
+
+def start_probe(folder: Path, header: str, env: Mapping[str, str]) -> int:
+    """Ask ``uv run`` what it would run a script with this header in; return the process id.
+
+    The working directory has to be the project. ``end_probe`` publishes the answer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    answer = environment_file(folder, header)
+    probe = answer.with_suffix(".py")
+    probe.write_text(f"{header}\n{_PROBE}", encoding="utf-8")
+    write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    streams = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(answer.with_suffix(".tmp")), write, 0o600),
+        (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
+    ]
+    return os.posix_spawnp("uv", ["uv", "run", str(probe)], env, file_actions=streams)
+
+
+def end_probe(folder: Path, header: str, *, succeeded: bool) -> None:
+    """Publish a probe's answer, or that there is none, to the processes that wait for it."""
+    answer = environment_file(folder, header)
+    temporary = answer.with_suffix(".tmp")
+    if not succeeded:
+        temporary.write_text("null", encoding="utf-8")
+    temporary.replace(answer)
+
+
+@dataclass(frozen=True, slots=True)
+class _Environment:
+    """What ``uv run`` gives a script, and that we can give it too."""
+
+    path: Sequence[str]
+    prefix: str
+    exec_prefix: str
+    executable: str
+    environ: Mapping[str, str]
+
+
+def _environment(folder: Path | None, script: Path) -> _Environment | None:
+    """Return the probe's answer for this script, None where ``uv run`` has to do it."""
+    if folder is None or _shadowed(script):
+        return None
+    answer = environment_file(folder, header_of(script.read_text(encoding="utf-8")))
+    deadline = time.monotonic() + _PATIENCE
+    while not answer.exists():
+        if not answer.with_suffix(".py").exists() or time.monotonic() > deadline:
+            return None
+        time.sleep(0.005)
+    seen = json.loads(answer.read_text(encoding="utf-8"))
+    if seen is None or seen.pop("version") != sys.version:
+        return None
+    return _Environment(**seen)
+
+
+def _shadowed(script: Path) -> bool:
+    """Whether the project has a module that would come before one we have imported already."""
+    workspace = script.parent.parent
+    entries = {entry.name for entry in os.scandir(workspace)}
+    for module in {name.partition(".")[0] for name in sys.modules}:
+        if f"{module}.py" in entries:
+            return True
+        if module in entries and (workspace / module / "__init__.py").exists():
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def as_uv_run(environments: Path | None, timeout: float | None) -> Iterator[None]:
+    """Stand in for ``subprocess`` in Seeknal's Python executor, within this block.
+
+    What the script prints reaches our own stdout and stderr as it comes; Seeknal gets its copy.
+    ``timeout`` (seconds) replaces Seeknal's fixed 30 minutes.
+    """
+    from seeknal.workflow.executors import python_executor
+
+    def run(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[str]:
+        kwargs["timeout"] = timeout or kwargs["timeout"]
+        return _run(command, environments, **kwargs)
+
+    original = python_executor.subprocess
+    python_executor.subprocess = SimpleNamespace(run=run, TimeoutExpired=subprocess.TimeoutExpired)
+    try:
+        yield
+    finally:
+        python_executor.subprocess = original
+
+
+def _run(
+    command: list[str],
+    environments: Path | None,
+    *,
+    cwd: str,
+    timeout: float,
+    env: dict[str, str],
+    **_: Any,
+) -> subprocess.CompletedProcess[str]:
+    pipes = [os.pipe(), os.pipe()]
+    (out_read, out_write), (err_read, err_write) = pipes
+    script = Path(command[-1])
+    found = _environment(environments, script) if _single_threaded() else None
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if found is None:
+        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out_write, stderr=err_write)
+        pid, wait = process.pid, process.wait
+    else:
+        pid = os.fork()
+        if pid == 0:
+            os.dup2(out_write, 1)
+            os.dup2(err_write, 2)
+            for pipe in (out_read, out_write, err_read, err_write):
+                os.close(pipe)
+            os._exit(_main(script, found, env, cwd))
+        wait = lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: E731
+    os.close(out_write)
+    os.close(err_write)
+    captured = _tee({out_read: (1, []), err_read: (2, [])}, time.monotonic() + timeout)
+    if captured is None:
+        os.kill(pid, signal.SIGKILL)
+        wait()
+        raise subprocess.TimeoutExpired(command, timeout)
+    stdout, stderr = (b"".join(part).decode(errors="replace") for part in captured)
+    return subprocess.CompletedProcess(command, wait(), stdout, stderr)
+
+
+def _single_threaded() -> bool:
+    tasks = Path("/proc/self/task")
+    return not tasks.exists() or len(list(tasks.iterdir())) == 1
+
+
+def _tee(
+    pipes: dict[int, tuple[int, list[bytes]]], deadline: float
+) -> tuple[list[bytes], list[bytes]] | None:
+    """Copy each pipe to its own descriptor and keep it, to the end; None when time runs out."""
+    with selectors.DefaultSelector() as selector:
+        for pipe, destination in pipes.items():
+            selector.register(pipe, selectors.EVENT_READ, destination)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()))
+            if not ready:
+                return None
+            for key, _ in ready:
+                chunk = os.read(key.fd, 1 << 16)
+                if not chunk:
+                    selector.unregister(key.fd)
+                    os.close(key.fd)
+                    continue
+                descriptor, kept = key.data
+                kept.append(chunk)
+                _write_all(descriptor, chunk)
+    out, err = pipes.values()
+    return out[1], err[1]
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(descriptor, chunk) :]
+
+
+def _main(script: Path, environment: _Environment, env: dict[str, str], cwd: str) -> int:
+    """Be the interpreter that ``uv run`` would have started; return its exit code."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env | _from_uv(environment))
+    sys.path[:] = [str(script.parent), *environment.path]
+    sys.prefix, sys.exec_prefix = environment.prefix, environment.exec_prefix
+    sys.executable, sys.argv = environment.executable, [str(script)]
+    _fresh_streams()
+    _own_randomness()
+    try:
+        source = script.read_text(encoding="utf-8")
+        main = type(sys)("__main__")
+        main.__file__ = str(script)
+        sys.modules["__main__"] = main
+        exec(compile(source, str(script), "exec"), main.__dict__)  # noqa: S102 - its very purpose
+    except SystemExit as leaving:
+        return _exit_code(leaving)
+    except BaseException as error:  # noqa: BLE001 - an interpreter prints whatever ends a script
+        trace = error.__traceback__.tb_next if error.__traceback__ else None
+        traceback.print_exception(type(error), error, trace)
+        return 1
+    finally:
+        _leave()
+    return 0
+
+
+def _from_uv(environment: _Environment) -> dict[str, str]:
+    """Return what ``uv run`` adds to a script's environment: its own marks, and a longer PATH."""
+    names = ("VIRTUAL_ENV", "PATH", "UV", "UV_RUN_RECURSION_DEPTH")
+    return {name: environment.environ[name] for name in names if name in environment.environ}
+
+
+def _fresh_streams() -> None:
+    """Give the script streams of its own: block-buffered as for a pipe, unused by the parent."""
+
+    def stream(descriptor: int, errors: str) -> Any:
+        raw: BinaryIO = os.fdopen(descriptor, "wb", closefd=False)
+        import io
+
+        return io.TextIOWrapper(
+            raw, encoding="utf-8", errors=errors, line_buffering=descriptor == 2
+        )
+
+    sys.stdout = sys.__stdout__ = stream(1, "strict")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = stream(2, "backslashreplace")  # type: ignore[misc]
+
+
+def _own_randomness() -> None:
+    """Seed numpy's global generator anew: a fork would repeat what its siblings draw."""
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+
+
+def _exit_code(leaving: SystemExit) -> int:
+    if leaving.code is None:
+        return 0
+    if isinstance(leaving.code, int):
+        return leaving.code & 0xFF
+    print(leaving.code, file=sys.stderr)  # noqa: T201 - as an interpreter does
+    return 1
+
+
+def _leave() -> None:
+    """Do what an interpreter does last: join threads, run exit handlers, flush."""
+    import atexit
+    import threading
+
+    with contextlib.suppress(Exception):
+        threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+        atexit._run_exitfuncs()  # noqa: SLF001
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()

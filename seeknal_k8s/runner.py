@@ -1,0 +1,302 @@
+"""Run a plan: start each node the moment its last input is accepted, longest way to go first.
+
+One loop owns all decisions. Attempts run at the same time as tasks of that loop; their outputs
+are accepted by the loop, one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s import verdict, workspace
+from seeknal_k8s.backends import Attempt, Share
+from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted
+from seeknal_k8s.logs import iso_utc, redact, tail
+from seeknal_k8s.plan import critical_path
+from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
+from seeknal_k8s.store import unavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seeknal_k8s.attempt import Ending
+    from seeknal_k8s.backends import Backend
+    from seeknal_k8s.events import Observer
+    from seeknal_k8s.graph import Node
+    from seeknal_k8s.plan import NodeRun, Plan
+    from seeknal_k8s.store import RunFolder
+    from seeknal_k8s.verdict import Verdict
+
+MAX_BACKOFF = 600.0
+"""Longest delay between two attempts, in seconds."""
+
+PLATFORM_RETRIES = 3
+"""How often a node is tried again for what is not its fault, apart from its own retries."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one node is: what it still waits for, and what its attempts have cost it."""
+
+    run: NodeRun
+    waits_for: set[str]
+    number: int = 0
+    tried: int = 0
+    own_failures: int = 0
+    platform_failures: int = 0
+
+
+@dataclass(slots=True)
+class Runner:
+    """One execution of one plan.
+
+    ``project`` is where outputs are published. ``at_once`` bounds how many nodes run together.
+    ``done`` are results that an earlier try of the same run has accepted.
+    """
+
+    plan: Plan
+    backend: Backend
+    folder: RunFolder
+    project: Path
+    observer: Observer
+    at_once: int | None = None
+    fail_fast: bool = False
+    full: bool = False
+    results: dict[str, PrefectRunResult] = field(default_factory=dict)
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _nodes: dict[str, _Progress] = field(default_factory=dict)
+    _ready: list[tuple[float, str]] = field(default_factory=list)
+    _attempts: dict[asyncio.Task[Ending], tuple[_Progress, Attempt]] = field(default_factory=dict)
+    _delays: dict[asyncio.Task[None], _Progress] = field(default_factory=dict)
+    _order: dict[str, float] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Run everything; ``results`` and ``ended`` say how it went.
+
+        Cancelling ends all attempts, and marks what had not ended as interrupted.
+
+        Raises:
+            StoreUnavailable: an accepted output or the ledger could not be written.
+        """
+        self._order = critical_path(self.plan)
+        for run in self.plan.runs:
+            self._nodes[run.node.id] = _Progress(run, set(run.waits_for) - set(self.results))
+        for progress in self._nodes.values():
+            if progress.run.node.id not in self.results and not progress.waits_for:
+                self._push(progress)
+        try:
+            await self._loop()
+        except asyncio.CancelledError:
+            await self._cancel_attempts()
+            self._close("Interrupted", "the run was interrupted before the node had ended")
+            raise
+        except BaseException:
+            await self._cancel_attempts()
+            raise
+
+    async def _loop(self) -> None:
+        while self._ready or self._attempts or self._delays:
+            self._start_what_fits()
+            tasks: set[asyncio.Task[Any]] = {*self._attempts, *self._delays}
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                if task in self._delays:
+                    self._push(self._delays.pop(task))
+                else:
+                    self._ended(*self._attempts.pop(task), task.result())
+            if self.fail_fast and any(not result.success for result in self.results.values()):
+                await self._cancel_attempts()
+                self._close("NotRun", "another node failed, and the run was told to stop then")
+                return
+
+    def _push(self, progress: _Progress) -> None:
+        node_id = progress.run.node.id
+        heapq.heappush(self._ready, (-self._order.get(node_id, 0.0), node_id))
+
+    def _start_what_fits(self) -> None:
+        """Start ready nodes, longest way to go first, passing over those that do not fit now."""
+        waiting = []
+        while self._ready:
+            order, node_id = heapq.heappop(self._ready)
+            progress = self._nodes[node_id]
+            share = self.backend.share(progress.run.options)
+            if self._fits(share):
+                self._start(progress, share, crowd=1 + len(self._ready) + len(waiting))
+            else:
+                waiting.append((order, node_id))
+        self._ready = waiting
+        heapq.heapify(self._ready)
+
+    def _fits(self, share: Share) -> bool:
+        if not self._attempts:
+            return True
+        if self.at_once is not None and len(self._attempts) >= self.at_once:
+            return False
+        running = [attempt.share for _, attempt in self._attempts.values()]
+        capacity = self.backend.capacity
+        return (
+            sum(other.cpu for other in running) + share.cpu <= capacity.cpu
+            and sum(other.memory for other in running) + share.memory <= capacity.memory
+        )
+
+    def _start(self, progress: _Progress, share: Share, *, crowd: int) -> None:
+        node = progress.run.node
+        earlier = self.folder.attempts(node.id)
+        progress.number = int(earlier[-1].name) + 1 if earlier else 1
+        progress.tried += 1
+        attempt = Attempt(
+            node=node,
+            number=progress.number,
+            folder=self.folder.bundle(node.id) / str(progress.number),
+            options=progress.run.options,
+            share=share,
+            crowd=crowd + len(self._attempts),
+            full=self.full,
+        )
+        self.observer(NodeStarted(node.id, progress.number))
+        self._attempts[asyncio.create_task(self.backend.run(attempt))] = (progress, attempt)
+
+    def _ended(self, progress: _Progress, attempt: Attempt, ending: Ending) -> None:
+        found = verdict.read(ending)
+        if found.success:
+            self._accept(attempt, ending)
+        elif self._may_retry(progress, found):
+            self._retry(progress, found, ending)
+            return
+        result = result_of(attempt.folder, ending, found, attempts=progress.tried)
+        self._finish(progress, result, ending)
+
+    def _accept(self, attempt: Attempt, ending: Ending) -> None:
+        accept(self.folder, self.project, attempt.node, attempt.folder, ending)
+
+    def _may_retry(self, progress: _Progress, found: Verdict) -> bool:
+        if not found.retry:
+            return False
+        if found.fault is verdict.Fault.PLATFORM:
+            progress.platform_failures += 1
+            return progress.platform_failures <= PLATFORM_RETRIES
+        progress.own_failures += 1
+        return progress.own_failures <= progress.run.options.options.retries
+
+    def _retry(self, progress: _Progress, found: Verdict, ending: Ending) -> None:
+        failures = progress.own_failures + progress.platform_failures
+        delay = min(MAX_BACKOFF, progress.run.options.backoff_seconds * 2 ** (failures - 1))
+        delay *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+        message = redact(f"{found.reason}: {ending.error or found.summary}")
+        self.observer(NodeRetrying(progress.run.node.id, progress.number, delay, message))
+        self._delays[asyncio.create_task(asyncio.sleep(delay))] = progress
+
+    def _finish(self, progress: _Progress, result: PrefectRunResult, ending: Ending) -> None:
+        node = progress.run.node
+        self.ended[node.id] = state_record(node.digest, result, ending)
+        self._note(node.id, result)
+        if result.success:
+            for other in self._nodes.values():
+                if node.id in other.waits_for:
+                    other.waits_for.discard(node.id)
+                    if not other.waits_for:
+                        self._push(other)
+        else:
+            self._skip_below(node.id)
+
+    def _skip_below(self, failed: str) -> None:
+        """Skip what waits for a failed node, directly or not: it must never run on old data."""
+        below = [failed]
+        while below:
+            upstream = below.pop()
+            for node_id, progress in self._nodes.items():
+                if upstream in progress.waits_for and node_id not in self.results:
+                    message = f"skipped, because {failed} failed"
+                    self._note(node_id, _never_ran("UpstreamFailed", message))
+                    below.append(node_id)
+
+    def _note(self, node_id: str, result: PrefectRunResult) -> None:
+        self.results[node_id] = result
+        self.observer(NodeEnded(node_id, result))
+
+    def _close(self, reason: str, message: str) -> None:
+        for node_id in self._nodes:
+            if node_id not in self.results:
+                self._note(node_id, _never_ran(reason, message))
+
+    async def _cancel_attempts(self) -> None:
+        tasks = [*self._attempts, *self._delays]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def in_plan_order(self) -> RunResults:
+        """Return the results in the order of the graph, cached nodes among them."""
+        cached = set(self.plan.cached)
+        ordered = {}
+        for node_id in self.plan.graph.nodes:
+            if node_id in self.results:
+                ordered[node_id] = self.results[node_id]
+            elif node_id in cached:
+                ordered[node_id] = _result_of_cached()
+        return RunResults(ordered, run_id=self.folder.id)
+
+
+def accept(folder: RunFolder, project: Path, node: Node, attempt: Path, ending: Ending) -> None:
+    """Publish an attempt's outputs and remember it: the one place where ``target/`` changes.
+
+    Raises:
+        StoreUnavailable: it could not be written.
+    """
+    try:
+        workspace.accept(attempt / "out", project, project / "target", ending.outputs)
+        folder.note_accepted({"node": node.id, "digest": node.digest, "attempt": attempt.name})
+    except OSError as error:
+        raise unavailable(project / "target", error) from error
+
+
+def state_record(digest: str, result: PrefectRunResult, ending: Ending) -> dict[str, Any]:
+    """Return what Seeknal's run state is to say about an ended node."""
+    return {
+        "status": "success" if result.success else "failed",
+        "rows": ending.rows,
+        "seconds": ending.seconds,
+        "digest": digest,
+        "metadata": ending.metadata,
+        "error": ending.error or result.message,
+    }
+
+
+def result_of(folder: Path, ending: Ending, found: Verdict, *, attempts: int) -> PrefectRunResult:
+    """Return the user's view of an attempt that has ended."""
+    return PrefectRunResult(
+        success=found.success,
+        exit_code=ending.exit_code,
+        stdout=tail(folder / "stdout"),
+        stderr=tail(folder / "stderr"),
+        duration_seconds=round(ending.seconds, 3),
+        reason=found.reason,
+        message="" if found.success else redact(ending.error or found.summary),
+        attempts=attempts,
+        started=iso_utc(ending.started),
+        rows=ending.rows,
+        peak_memory_bytes=ending.peak_memory,
+        log_path=str(folder),
+    )
+
+
+def _result_of_cached() -> PrefectRunResult:
+    return PrefectRunResult(
+        success=True, exit_code=0, stdout="", stderr="", duration_seconds=0.0, reason="Cached"
+    )
+
+
+def _never_ran(reason: str, message: str) -> PrefectRunResult:
+    return PrefectRunResult(
+        success=False,
+        exit_code=NO_EXIT_CODE,
+        stdout="",
+        stderr="",
+        duration_seconds=0.0,
+        reason=reason,
+        message=message,
+    )

@@ -1,0 +1,270 @@
+"""Where outputs, results and logs live: one layout, for a laptop's folder and a cluster's volume.
+
+    <store>/lock                                     who is at work here
+    <store>/runs/<run-id>/run.json                   what was asked, when, and how it ended
+    <store>/runs/<run-id>/accepted.jsonl             a line per node whose outputs are published
+    <store>/runs/<run-id>/results.json
+    <store>/runs/<run-id>/bundles/<bundle>/<attempt>/   result.json, stdout, stderr, out/
+
+The store is as secret as the project's ``target/``: resolved parameters end up in both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s.errors import StoreLocked, StoreUnavailable, UsageError
+from seeknal_k8s.names import bundle_name
+from seeknal_k8s.results import RunResults
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FOLDER = ".seeknal-k8s"
+"""The default store's name, inside the project."""
+
+LATEST = "latest"
+"""Stands for the newest run wherever a run id is asked for."""
+
+_POLL = 0.2
+"""Seconds between two looks at a lock that somebody else holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """One run's folder in the store."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.path.name
+
+    def about(self) -> dict[str, Any]:
+        """Return ``run.json``, empty when it cannot be read."""
+        return _read_json(self.path / "run.json") or {}
+
+    def note(self, **facts: Any) -> None:
+        """Add to ``run.json``, or change what it says."""
+        write_json(self.path / "run.json", {**self.about(), **facts})
+
+    def results(self) -> RunResults | None:
+        """Return the run's results, None while it has none."""
+        try:
+            return RunResults.from_json((self.path / "results.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write_results(self, results: RunResults) -> None:
+        """Write the run's results, so that a reader sees all of them or none."""
+        _write(self.path / "results.json", results.to_json())
+
+    def accepted(self) -> dict[str, dict[str, Any]]:
+        """Return what was accepted so far: node id → the record given to ``note_accepted``."""
+        found = {}
+        with contextlib.suppress(OSError):
+            for line in (self.path / "accepted.jsonl").read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError):  # the last line of a killed coordinator
+                    record = json.loads(line)
+                    found[record["node"]] = record
+        return found
+
+    def note_accepted(self, record: Mapping[str, Any]) -> None:
+        """Remember that a node's outputs are published; survives a kill right after."""
+        with (self.path / "accepted.jsonl").open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(record) + "\n")
+            ledger.flush()
+            os.fsync(ledger.fileno())
+
+    def bundle(self, node_id: str, interval: str = "") -> Path:
+        """Return the folder of one node's attempts."""
+        return self.path / "bundles" / bundle_name(node_id, interval)
+
+    def attempts(self, node_id: str) -> list[Path]:
+        """Return the folders of a node's attempts, first to last."""
+        with contextlib.suppress(OSError):
+            numbered = [entry for entry in self.bundle(node_id).iterdir() if entry.name.isdigit()]
+            return sorted(numbered, key=lambda path: int(path.name))
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The store of one project."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, project: Path, root: Path | None = None) -> Store:
+        """Return the project's store: ``root``, or the folder in the project."""
+        return cls((root or project / FOLDER).absolute())
+
+    def prepare(self) -> None:
+        """Make the store's folders and show that it can be written.
+
+        Raises:
+            StoreUnavailable: it cannot.
+        """
+        try:
+            (self.root / "runs").mkdir(parents=True, exist_ok=True)
+            ignore = self.root / ".gitignore"
+            if not ignore.exists():
+                _write(ignore, "*\n")
+            probe = self.root / f".probe.{os.getpid()}"
+            probe.write_bytes(b"x")
+            probe.unlink()
+        except OSError as error:
+            raise unavailable(self.root, error) from error
+
+    def runs(self) -> list[RunFolder]:
+        """Return the runs in this store, newest first."""
+        try:
+            folders = [RunFolder(entry) for entry in (self.root / "runs").iterdir()]
+        except OSError:
+            return []
+        started = {folder.id: str(folder.about().get("started", "")) for folder in folders}
+        return sorted(folders, key=lambda folder: (started[folder.id], folder.id), reverse=True)
+
+    def run(self, text: str) -> RunFolder:
+        """Return the run with this id, an unambiguous beginning of one, or ``latest``.
+
+        Raises:
+            UsageError: there is no such run, or more than one.
+        """
+        runs = self.runs()
+        if not runs:
+            raise UsageError(f"there are no runs in {self.root} yet; start one: seeknal-k8s run")
+        if text == LATEST:
+            return runs[0]
+        found = [run for run in runs if run.id == text] or [
+            run for run in runs if run.id.startswith(text)
+        ]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            ids = ", ".join(run.id for run in found)
+            raise UsageError(f"'{text}' is the beginning of {len(found)} runs: {ids}")
+        near = get_close_matches(text, [run.id for run in runs], 1) or [runs[0].id]
+        raise UsageError(f"there is no run '{text}'; did you mean '{near[0]}'? (seeknal-k8s runs)")
+
+    def new_run(self, run_id: str) -> RunFolder:
+        """Make the folder of a new run, or return the one that is there.
+
+        Raises:
+            StoreUnavailable: it could not be made.
+        """
+        folder = RunFolder(self.root / "runs" / run_id)
+        try:
+            folder.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unavailable(self.root, error) from error
+        return folder
+
+    def holder(self) -> dict[str, Any] | None:
+        """Return who holds the lock right now (host, pid, run, since), None when it is free."""
+        try:
+            with (self.root / "lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _read_json(self.root / "lock") or {}
+        except OSError:
+            return None
+        return None
+
+    @contextlib.contextmanager
+    def lock(self, run_id: str, *, wait: float = 0.0) -> Iterator[None]:
+        """Be the only coordinator of this store inside the block.
+
+        The lock is the kernel's, so it goes with its holder, however that ends. ``wait`` is how
+        many seconds to wait for somebody else to finish.
+
+        Raises:
+            StoreLocked: somebody else holds it; the message says who.
+            StoreUnavailable: the file system cannot lock.
+        """
+        deadline = time.monotonic() + wait
+        with (self.root / "lock").open("a+", encoding="utf-8") as file:
+            while not _try_lock(file, self.root):
+                if time.monotonic() >= deadline:
+                    raise StoreLocked(_who(self.root, _read_json(self.root / "lock") or {}))
+                time.sleep(_POLL)
+            about = {
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "run": run_id,
+                "since": utc_now(),
+            }
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(about))
+            file.flush()
+            yield
+
+
+def _try_lock(file: Any, root: Path) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise unavailable(root, error) from error
+    return True
+
+
+def _who(root: Path, holder: Mapping[str, Any]) -> str:
+    who = "another coordinator"
+    if holder:
+        who = (
+            f"run {holder.get('run')} (process {holder.get('pid')} on {holder.get('host')}, "
+            f"since {holder.get('since')})"
+        )
+    return (
+        f"{who} is at work on {root}\n"
+        "  → wait for it with --wait, or look at it: seeknal-k8s show latest"
+    )
+
+
+def unavailable(root: Path, error: OSError) -> StoreUnavailable:
+    """Return the error to raise when the store cannot be written, with what to do about it."""
+    fix = {
+        errno.ENOSPC: "make room on the disk",
+        errno.EDQUOT: "make room in the quota",
+        errno.EACCES: "make it writable for this user, or name another one with --store",
+        errno.EROFS: "it is read-only here: name another one with --store",
+    }.get(error.errno or 0, "name another one with --store")
+    return StoreUnavailable(f"the store {root} cannot be written: {error.strerror}\n  → {fix}")
+
+
+def utc_now() -> str:
+    """Return the time in UTC, ISO 8601, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write JSON so that a reader sees all of it or the previous version."""
+    _write(file, json.dumps(data, indent=2, default=str))
+
+
+def _write(file: Path, text: str) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
