@@ -1,22 +1,25 @@
-"""One attempt at a bundle, as the coordinator orders it and as it ended: plain, JSON-able data."""
+"""One attempt at a node, as the coordinator orders it and as it ended: plain, JSON-able data."""
 
 from __future__ import annotations
 
+import json
+import os
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptSpec:
-    """One attempt, as the coordinator orders it; JSON-able.
+    """One attempt, as the coordinator orders it.
 
     ``folder`` is the attempt's own, for logs, outputs and the result. ``memory`` and ``spill``
     (bytes) and ``threads`` fit DuckDB; ``timeout`` is in seconds; ``env`` is added to the node's
-    environment.
+    environment; ``environments`` is the folder with what ``uv run`` would give Python scripts.
     """
 
     node_id: str
@@ -55,15 +58,20 @@ class AttemptSpec:
         """Where what the node made is kept until the coordinator accepts it."""
         return Path(self.folder) / "out"
 
+    @property
+    def workspace(self) -> Path:
+        """Where the node runs; gone when the attempt has ended."""
+        return Path(self.folder) / "ws"
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How an attempt ended, as observed: nothing here is an opinion.
 
-    ``exit_code`` is the process's own, ``-1`` when there was none; ``signal`` is the number that
-    ended the attempt's own supervisor, 0 if none did. ``error`` is the node's message. ``outputs`` are relative paths in the
-    attempt's ``out`` folder. ``seconds`` is the node's running time; ``started`` is Unix time.
-    ``reason`` is a word from the backend, such as ``OOMKilled``, where it has one.
+    ``exit_code`` is the process's own, ``-1`` when there was none. ``error`` is the node's message.
+    ``outputs`` are relative paths in the attempt's ``out`` folder. ``seconds`` is the node's
+    running time, ``started`` Unix time, ``peak_memory`` bytes. ``reason`` is a word from the
+    backend, such as ``OOMKilled``, where it has one.
     """
 
     exit_code: int
@@ -75,18 +83,36 @@ class Ending:
     outputs: tuple[str, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
-    signal: int = 0
 
     @classmethod
-    def from_record(cls, raw: Mapping[str, Any]) -> Ending:
-        """Read the ``result.json`` that an attempt's supervisor has written."""
-        return cls(
-            exit_code=raw["exit_code"],
-            error=raw["error"],
-            rows=raw["rows"],
-            seconds=raw["seconds"],
-            started=raw["started"],
-            peak_memory=raw["peak_memory"],
-            outputs=tuple(raw["outputs"]),
-            metadata=raw["metadata"],
-        )
+    def read(cls, file: Path) -> Ending | None:
+        """Read a ``result.json``; None when there is none, or no whole one."""
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            return cls(**{**raw, "outputs": tuple(raw["outputs"])})
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def write_record(
+    spec: AttemptSpec,
+    *,
+    outcome: Mapping[str, Any],
+    outputs: Sequence[str] = (),
+    started: float | None = None,
+    peak_memory: int | None = None,
+) -> None:
+    """Write ``result.json``, which ``Ending.read`` reads: all of it at once, or nothing.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    record = {
+        **outcome,
+        "outputs": list(outputs),
+        "started": time.time() if started is None else started,
+        "peak_memory": peak_memory,
+    }
+    temporary = spec.result_file.with_name(f".result.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(record, default=str), encoding="utf-8")
+    temporary.replace(spec.result_file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import secrets
 import time
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ from seeknal_k8s import graph as graphs
 from seeknal_k8s import plan as plans
 from seeknal_k8s import verdict
 from seeknal_k8s.attempt import Ending
-from seeknal_k8s.backends.local import LocalBackend
+from seeknal_k8s.backends.local import LocalBackend, cores
 from seeknal_k8s.engine_client import EngineClient
 from seeknal_k8s.errors import (
     EngineFailed,
@@ -328,7 +327,7 @@ class _Execution:
         for run in plan.runs:
             node = run.node
             attempts = self._folder.attempts(node.id)
-            ending = _read_ending(attempts[-1]) if attempts else None
+            ending = Ending.read(attempts[-1] / "result.json") if attempts else None
             if ending is None or not verdict.read(ending).success:
                 continue
             if node.id not in accepted:
@@ -375,7 +374,12 @@ class _Execution:
     async def _warm(self, plan: Plan) -> None:
         nodes = [run.node.id for run in plan.runs]
         if nodes:
-            await self._client.call("warm", nodes=nodes, environments=str(self._environments))
+            await self._client.call(
+                "warm",
+                nodes=nodes,
+                environments=str(self._environments),
+                spares=min(len(nodes), cores()),
+            )
 
     async def _publish(self, runner: Runner, plan: Plan) -> None:
         """Let Seeknal know what ran, once, in its own files."""
@@ -412,10 +416,3 @@ class _Execution:
             f"run {self._folder.id} was interrupted; {kept} of {len(self._folder.about()['plan'])} "
             f"nodes are done and kept\n  → go on with it: seeknal-k8s run --resume {self._folder.id}"
         )
-
-
-def _read_ending(attempt: Path) -> Ending | None:
-    try:
-        return Ending.from_record(json.loads((attempt / "result.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import heapq
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -94,17 +95,18 @@ class Graph:
 def nearest(text: str, ids: Iterable[str]) -> list[str]:
     """Return up to three ids that ``text`` may have meant, the likeliest first.
 
-    The same name under another kind, or under none, comes before a similar spelling.
+    The same name under another kind, or under none, comes before a similar name; kinds are not
+    compared, or every source would be like every other.
     """
-    bare_names = {node_id: node_id.partition(".")[2].casefold() for node_id in ids}
-    meant = {text.casefold(), text.partition(".")[2].casefold()}
-    same = [node_id for node_id, bare in bare_names.items() if bare in meant]
-    if same:
-        return sorted(same)[:3]
-    if "." in text:
-        return difflib.get_close_matches(text, bare_names)
-    close = difflib.get_close_matches(text.casefold(), set(bare_names.values()))
-    return [node_id for name in close for node_id, bare in bare_names.items() if bare == name][:3]
+    kind, _, name = text.casefold().partition(".")
+    meant = name or kind
+    ids_by_name: dict[str, list[str]] = defaultdict(list)
+    for node_id in ids:
+        ids_by_name[node_id.partition(".")[2].casefold()].append(node_id)
+    same = [name for name in (meant, text.casefold()) if name in ids_by_name]
+    close = same or difflib.get_close_matches(meant, ids_by_name, cutoff=0.7)
+    found = [node_id for name in dict.fromkeys(close) for node_id in ids_by_name[name]]
+    return sorted(found, key=lambda node_id: node_id.partition(".")[0] != kind)[:3]
 
 
 def build(raw: Mapping[str, Any]) -> tuple[Graph, tuple[Problem, ...]]:
@@ -216,17 +218,13 @@ def _collisions(nodes: Mapping[str, Node]) -> Iterator[Problem]:
 
 def _missing_inputs(nodes: Mapping[str, Node], unread: Sequence[Problem]) -> Iterator[Problem]:
     unread_files = {_stem(problem.file): problem.file for problem in unread if problem.file}
-    suggested: dict[str, list[str]] = {}  # difflib is slow, and one misspelling is often copied
+    nearest_to = functools.cache(lambda ref: nearest(ref, nodes))  # a misspelling is often copied
     for node in nodes.values():
-        for ref in node.inputs:
-            if ref in nodes:
-                continue
+        for ref in (ref for ref in node.inputs if ref not in nodes):
+            near = [f"`{_spelt(node, other)}`" for other in nearest_to(ref) if other != node.id]
             if file := unread_files.get(ref.partition(".")[2] or ref):
                 fix = f"it may be the node of {file}, which could not be read: correct that first"
             else:
-                if ref not in suggested:
-                    suggested[ref] = nearest(ref, nodes)
-                near = [f"`{_spelt(node, other)}`" for other in suggested[ref] if other != node.id]
                 fix = f"write {_either(near)}" if near else "add that node, or take the line out"
             what = f"reads {ref}, which is not in the project"
             yield Problem(what, fix, file=node.file, node=node.id, key=_inputs_key(node))

@@ -171,7 +171,7 @@ def _bad_syntax(said: Groups) -> Problem:
 def _unprocessed(said: Groups) -> Problem:
     return Problem(
         what=f"Seeknal cannot read it: {_one_line(said['why'])}",
-        fix="correct it; `seeknal run` would go on without its node, and say nothing",
+        fix="look for a value of another type or form than Seeknal expects there",
         file=said["file"],
     )
 

@@ -44,6 +44,7 @@ class _Progress:
 
     run: NodeRun
     waits_for: set[str]
+    share: Share
     number: int = 0
     tried: int = 0
     own_failures: int = 0
@@ -84,7 +85,9 @@ class Runner:
         """
         self._order = critical_path(self.plan)
         for run in self.plan.runs:
-            self._nodes[run.node.id] = _Progress(run, set(run.waits_for) - set(self.results))
+            self._nodes[run.node.id] = _Progress(
+                run, set(run.waits_for) - set(self.results), self.backend.share(run.options)
+            )
         for progress in self._nodes.values():
             if progress.run.node.id not in self.results and not progress.waits_for:
                 self._push(progress)
@@ -119,31 +122,38 @@ class Runner:
 
     def _start_what_fits(self) -> None:
         """Start ready nodes, longest way to go first, passing over those that do not fit now."""
-        waiting = []
-        while self._ready:
+        waiting: list[tuple[float, str]] = []
+        while self._ready and not self._full():
             order, node_id = heapq.heappop(self._ready)
             progress = self._nodes[node_id]
-            share = self.backend.share(progress.run.options)
-            if self._fits(share):
-                self._start(progress, share, crowd=1 + len(self._ready) + len(waiting))
+            if self._fits(progress.share):
+                self._start(progress, crowd=1 + len(self._ready) + len(waiting))
             else:
                 waiting.append((order, node_id))
-        self._ready = waiting
-        heapq.heapify(self._ready)
+        for entry in waiting:
+            heapq.heappush(self._ready, entry)
 
-    def _fits(self, share: Share) -> bool:
-        if not self._attempts:
-            return True
-        if self.at_once is not None and len(self._attempts) >= self.at_once:
-            return False
+    def _used(self) -> Share:
         running = [attempt.share for _, attempt in self._attempts.values()]
-        capacity = self.backend.capacity
-        return (
-            sum(other.cpu for other in running) + share.cpu <= capacity.cpu
-            and sum(other.memory for other in running) + share.memory <= capacity.memory
+        return Share(
+            cpu=sum(share.cpu for share in running), memory=sum(share.memory for share in running)
         )
 
-    def _start(self, progress: _Progress, share: Share, *, crowd: int) -> None:
+    def _full(self) -> bool:
+        """Whether nothing more can start now, whatever it asks for."""
+        if self.at_once is not None and len(self._attempts) >= self.at_once:
+            return True
+        used, capacity = self._used(), self.backend.capacity
+        return used.cpu >= capacity.cpu or used.memory >= capacity.memory
+
+    def _fits(self, share: Share) -> bool:
+        """Whether it fits beside what runs; alone, everything does."""
+        used, capacity = self._used(), self.backend.capacity
+        return not self._attempts or (
+            used.cpu + share.cpu <= capacity.cpu and used.memory + share.memory <= capacity.memory
+        )
+
+    def _start(self, progress: _Progress, *, crowd: int) -> None:
         node = progress.run.node
         earlier = self.folder.attempts(node.id)
         progress.number = int(earlier[-1].name) + 1 if earlier else 1
@@ -153,7 +163,7 @@ class Runner:
             number=progress.number,
             folder=self.folder.bundle(node.id) / str(progress.number),
             options=progress.run.options,
-            share=share,
+            share=progress.share,
             crowd=crowd + len(self._attempts),
             full=self.full,
         )

@@ -97,14 +97,14 @@ def _labels(node: Node) -> set[str]:
 
 
 def _means_nothing(text: str, nodes: Iterable[Node]) -> Problem:
-    method, colon, _ = text.partition(":")
+    method, colon, value = text.partition(":")
     labels = sorted({label for node in nodes for label in _labels(node)})
-    near = difflib.get_close_matches(text, labels, n=1)
-    of_method = [label for label in labels if colon and label.startswith(method + colon)]
-    if near:
-        fix = f"did you mean {near[0]}?"
-    elif of_method:
-        fix = f"the project has {', '.join(of_method)}"
+    values = [label.partition(":")[2] for label in labels if label.startswith(f"{method}:")]
+    near = difflib.get_close_matches(value, values, n=1)
+    if not colon:
+        fix = "it has to match whole ids, or whole names"
+    elif near:
+        fix = f"did you mean {method}:{near[0]}?"
     else:
-        fix = "no node has a tag" if colon else "it has to match whole ids, or whole names"
+        fix = f"the {method}s are {', '.join(values)}" if values else f"no node has a {method}"
     return Problem(f"{text!r} means no node", fix)

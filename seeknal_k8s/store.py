@@ -82,11 +82,12 @@ class RunFolder:
         return found
 
     def note_accepted(self, record: Mapping[str, Any]) -> None:
-        """Remember that a node's outputs are published; survives a kill right after."""
+        """Remember that a node's outputs are published; survives a kill right after.
+
+        It need not survive a power cut: then the node runs again.
+        """
         with (self.path / "accepted.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(record) + "\n")
-            ledger.flush()
-            os.fsync(ledger.fileno())
 
     def bundle(self, node_id: str, interval: str = "") -> Path:
         """Return the folder of one node's attempts."""

@@ -103,8 +103,6 @@ _LOST = Verdict(
 
 def read(ending: Ending) -> Verdict:
     """Return the verdict on an ending: the first of the closed list that fits."""
-    if ending.signal:
-        return _LOST
     if known := _BY_CODE.get(ending.exit_code):
         return known
     if ending.exit_code > 128:  # noqa: PLR2004 - 128 + the number of a signal, as in a shell

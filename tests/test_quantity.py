@@ -1,6 +1,7 @@
 """Quantities and durations: what is accepted, what is refused and why, and how they are shown."""
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -89,7 +90,7 @@ REFUSED_BY_ALL = [
     pytest.param([1], "neither", id="a list"),
     pytest.param(" 1", "is not a", id="a space in front"),
     pytest.param("1\n", "is not a", id="a line break behind"),
-    pytest.param("١", "is not a", id="a digit of another script"),
+    pytest.param("\u0661", "is not a", id="a digit of another script"),
     pytest.param("9" * 30, "too l", id="more than Kubernetes can keep"),
     pytest.param(1e300, "too l", id="a number without measure"),
 ]
@@ -105,10 +106,10 @@ REFUSED_BY_ALL = [
 )
 @pytest.mark.parametrize(("written", "reason"), REFUSED_BY_ALL)
 def test_what_is_refused_is_named_with_an_example(
-    parse: type[float], example: str, written: object, reason: str
+    parse: Callable[[object], float], example: str, written: object, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"{reason}.*{example}"):
-        parse(written)  # type: ignore[arg-type]
+        parse(written)
 
 
 @pytest.mark.parametrize(
@@ -209,17 +210,20 @@ def test_a_smaller_number_of_the_same_unit_is_never_more(number: Decimal, unit: 
     assert less <= more
 
 
+def said_of(parse: Callable[[object], float], text: str) -> str:
+    try:
+        parse(text)
+    except ValueError as error:
+        said = re.search("is (not|zero|too large|too long|less than)", str(error))
+        return said[0] if said else str(error)
+    return "accepted"
+
+
 @given(st.from_regex(QUANTITY_PATTERN, fullmatch=True))
 def test_whatever_has_the_form_of_a_quantity_is_one_or_zero_or_out_of_range(text: str) -> None:
-    try:
-        assert parse_memory(text) > 0
-    except ValueError as error:
-        assert re.search("is zero|too large|less than one byte", str(error))
+    assert said_of(parse_memory, text) in {"accepted", "is zero", "is too large", "is less than"}
 
 
 @given(st.from_regex(DURATION_PATTERN, fullmatch=True))
 def test_whatever_has_the_form_of_a_duration_is_one_or_zero_or_too_long(text: str) -> None:
-    try:
-        assert parse_duration(text) > 0
-    except ValueError as error:
-        assert re.search("is zero|too long", str(error))
+    assert said_of(parse_duration, text) in {"accepted", "is zero", "is too long"}

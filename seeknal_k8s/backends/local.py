@@ -9,17 +9,15 @@ more while cores would be idle.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 from seeknal_k8s.attempt import AttemptSpec, Ending
 from seeknal_k8s.backends import Share
-from seeknal_k8s.results import NO_EXIT_CODE
 
 if TYPE_CHECKING:
     from seeknal_k8s.backends import Attempt
@@ -100,7 +98,7 @@ class LocalBackend:
             await self._engine.call("stop", of=request)
             await future
             raise
-        return _ending(spec, ended)
+        return Ending(**{**ended, "outputs": tuple(ended["outputs"])})
 
     def _spec(self, attempt: Attempt) -> AttemptSpec:
         options = attempt.options.options
@@ -132,16 +130,3 @@ class LocalBackend:
         if attempt.options.is_default("ephemeral_storage"):
             return None
         return int(attempt.options.ephemeral_storage_bytes * DUCKDB_PART)
-
-
-def _ending(spec: AttemptSpec, ended: dict[str, Any]) -> Ending:
-    """Read what the supervisor has written, unless it was ended before it could."""
-    try:
-        return Ending.from_record(json.loads(spec.result_file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError) as error:
-        killed = f" (ended by signal {ended['signal']})" if ended["signal"] else ""
-        return Ending(
-            exit_code=ended["exit_code"] or NO_EXIT_CODE,
-            signal=ended["signal"],
-            error=f"the attempt left no result{killed}: {type(error).__name__}",
-        )

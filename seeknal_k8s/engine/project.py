@@ -176,7 +176,7 @@ def _describe_node(project: Project, node: DAGNode) -> dict[str, Any]:
         "name": node.name,
         "file": os.path.relpath(node.file_path, project.request.root),
         "inputs": declared_inputs(data),
-        "tags": [str(tag) for tag in _list(data.get("tags"))],
+        "tags": _tags(data.get("tags")),
         "digest": _digest(node),
         "python": node.file_path.endswith(".py"),
         "outputs": expected_outputs(node),
@@ -185,19 +185,22 @@ def _describe_node(project: Project, node: DAGNode) -> dict[str, Any]:
     }
 
 
+def _tags(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(tag) for tag in _list(value)]
+
+
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
 def declared_inputs(data: Mapping[str, Any]) -> list[str]:
     """Return what a node reads, in the order of its file: as ``DAGBuilder`` finds its edges."""
-    refs = []
+    refs: list[str] = []
     model = data.get("model", "")
     if isinstance(model, str) and model.startswith("ref("):
         refs.append(model.strip("ref('\")"))
-    for item in _list(data.get("inputs")) or _list(data.get("depends_on")):
-        if isinstance(item, dict) and item.get("ref"):
-            refs.append(str(item["ref"]))
+    items = _list(data.get("inputs")) or _list(data.get("depends_on"))
+    refs += [str(item["ref"]) for item in items if isinstance(item, dict) and item.get("ref")]
     return list(dict.fromkeys(ref for ref in refs if ref))
 
 

@@ -12,6 +12,7 @@ other case ``uv run`` does it.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -151,33 +152,41 @@ def _run(
     env: dict[str, str],
     **_: Any,
 ) -> subprocess.CompletedProcess[str]:
-    pipes = [os.pipe(), os.pipe()]
-    (out_read, out_write), (err_read, err_write) = pipes
+    """Do what ``subprocess.run`` would with this ``uv run`` command, capturing text."""
+    os.chdir(cwd)
     script = Path(command[-1])
     found = _environment(environments, script) if _single_threaded() else None
     sys.stdout.flush()
     sys.stderr.flush()
+    (out, out_end), (err, err_end) = os.pipe(), os.pipe()
     if found is None:
-        process = subprocess.Popen(command, cwd=cwd, env=env, stdout=out_write, stderr=err_write)
-        pid, wait = process.pid, process.wait
+        streams = [(os.POSIX_SPAWN_DUP2, out_end, 1), (os.POSIX_SPAWN_DUP2, err_end, 2)]
+        pid = os.posix_spawnp(command[0], command, env, file_actions=streams)
     else:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(out_write, 1)
-            os.dup2(err_write, 2)
-            for pipe in (out_read, out_write, err_read, err_write):
-                os.close(pipe)
-            os._exit(_main(script, found, env, cwd))
-        wait = lambda: os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # noqa: E731
-    os.close(out_write)
-    os.close(err_write)
-    captured = _tee({out_read: (1, []), err_read: (2, [])}, time.monotonic() + timeout)
+        pid = _fork_script(script, found, env, (out_end, err_end))
+    os.close(out_end)
+    os.close(err_end)
+    captured = _tee({out: (1, []), err: (2, [])}, time.monotonic() + timeout)
     if captured is None:
         os.kill(pid, signal.SIGKILL)
-        wait()
+        os.waitpid(pid, 0)
         raise subprocess.TimeoutExpired(command, timeout)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     stdout, stderr = (b"".join(part).decode(errors="replace") for part in captured)
-    return subprocess.CompletedProcess(command, wait(), stdout, stderr)
+    return subprocess.CompletedProcess(command, code, stdout, stderr)
+
+
+def _fork_script(
+    script: Path, environment: _Environment, env: dict[str, str], streams: tuple[int, int]
+) -> int:
+    """Start the script in a fork of this process; return its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    for descriptor, stream in enumerate(streams, start=1):
+        os.dup2(stream, descriptor)
+    os.closerange(3, 256)  # as ``subprocess`` leaves a program: with its three streams alone
+    os._exit(_main(script, environment, env))
 
 
 def _single_threaded() -> bool:
@@ -214,9 +223,8 @@ def _write_all(descriptor: int, chunk: bytes) -> None:
         chunk = chunk[os.write(descriptor, chunk) :]
 
 
-def _main(script: Path, environment: _Environment, env: dict[str, str], cwd: str) -> int:
+def _main(script: Path, environment: _Environment, env: dict[str, str]) -> int:
     """Be the interpreter that ``uv run`` would have started; return its exit code."""
-    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env | _from_uv(environment))
     sys.path[:] = [str(script.parent), *environment.path]
@@ -249,17 +257,11 @@ def _from_uv(environment: _Environment) -> dict[str, str]:
 
 def _fresh_streams() -> None:
     """Give the script streams of its own: block-buffered as for a pipe, unused by the parent."""
-
-    def stream(descriptor: int, errors: str) -> Any:
-        raw: BinaryIO = os.fdopen(descriptor, "wb", closefd=False)
-        import io
-
-        return io.TextIOWrapper(
-            raw, encoding="utf-8", errors=errors, line_buffering=descriptor == 2
-        )
-
-    sys.stdout = sys.__stdout__ = stream(1, "strict")  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = stream(2, "backslashreplace")  # type: ignore[misc]
+    out, err = (os.fdopen(descriptor, "wb", closefd=False) for descriptor in (1, 2))
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(out, encoding="utf-8")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]
+        err, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
 
 
 def _own_randomness() -> None:

@@ -71,9 +71,6 @@ class OptionsFile:
         """
         if problems := _own_problems(node):
             raise ProjectRefused(problems)
-        return self._resolve(node, overrides)
-
-    def _resolve(self, node: Node, overrides: Sequence[Override]) -> Resolved:
         layers = [
             Layer(f"{FILE} defaults", self.defaults),
             Layer(f"{FILE} kinds.{node.kind}", self.kinds.get(node.kind, {})),
@@ -102,16 +99,21 @@ def resolve_all(
     """
     nodes = list(nodes)
     problems = _unmatched(file, nodes, overrides)
-    problems += [problem for node in nodes for problem in _own_problems(node)]
+    resolved = {}
+    for node in nodes:
+        try:
+            resolved[node.id] = file.resolve(node, overrides)
+        except ProjectRefused as refused:
+            problems += refused.problems
     if problems:
         raise ProjectRefused(problems)
-    return {node.id: file._resolve(node, overrides) for node in nodes}  # noqa: SLF001 - the same module
+    return resolved
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which a key written twice is an error, not a value lost."""
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:  # noqa: ANN401 - PyYAML's own
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
@@ -123,7 +125,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _read(project_root: Path) -> Any:  # noqa: ANN401 - raw YAML
+def _read(project_root: Path) -> Any:
     path = project_root / FILE
     try:
         content = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - a SafeLoader
@@ -134,14 +136,14 @@ def _read(project_root: Path) -> Any:  # noqa: ANN401 - raw YAML
         problem = Problem("is not read under this name", f"rename it to {FILE}", misnamed.name)
     except OSError as error:
         problem = Problem(f"cannot be read: {error.strerror}", "make it a readable file", FILE)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
         problem = Problem(_yaml_sentence(error), "repair the YAML", FILE)
     else:
         return {} if content is None else content
     raise ProjectRefused([problem])
 
 
-def _yaml_sentence(error: yaml.YAMLError) -> str:
+def _yaml_sentence(error: Exception) -> str:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return f"is not YAML: {error}"
     mark = error.problem_mark
@@ -157,9 +159,9 @@ def _problems(content: object) -> list[Problem]:
         if section not in SECTIONS:
             problems.append(_unknown_section(str(section)))
         elif section == "defaults":
-            problems += problems_of(value or {}, key=section, file=FILE)
-        elif value is not None:  # a section whose every line is a comment
-            problems += _section_problems(section, value)
+            problems += problems_of(_written(value), key=section, file=FILE)
+        else:
+            problems += _section_problems(section, _written(value))
     return problems
 
 
@@ -181,8 +183,13 @@ def _section_problems(section: str, entries: object) -> list[Problem]:
         if section == "kinds" and name not in KINDS:
             what = f"there is no kind `{name}`"
             problems.append(Problem(what, did_you_mean(str(name), KINDS), FILE, key=key))
-        problems += problems_of({} if layer is None else layer, key=key, file=FILE)
+        problems += problems_of(_written(layer), key=key, file=FILE)
     return problems
+
+
+def _written(value: object) -> object:
+    # A key whose every line below is a comment has the value null in YAML.
+    return {} if value is None else value
 
 
 def _entries(section: Mapping[Any, Mapping[str, Any] | None] | None) -> _Layers:
@@ -190,9 +197,7 @@ def _entries(section: Mapping[Any, Mapping[str, Any] | None] | None) -> _Layers:
 
 
 def _own_problems(node: Node) -> list[Problem]:
-    options: object = node.options  # as written, so by mistake anything
-    layer = {} if options is None else options
-    return problems_of(layer, key="kubernetes", file=node.file, node=node.id)
+    return problems_of(_written(node.options), key="kubernetes", file=node.file, node=node.id)
 
 
 def _unmatched(

@@ -151,18 +151,20 @@ def override_layers(overrides: Iterable[Override], node: Node) -> Iterable[Layer
 
 
 def _override(text: str) -> Override:
-    target, _, written = text.partition("=")
+    target, equals, written = text.partition("=")
     node, colon, key = target.rpartition(":")
     option, _, entry = key.partition(".")
+    if not (key and equals) or (colon and not node):
+        raise UsageError("write KEY=VALUE or NODE:KEY=VALUE, such as memory=4Gi")
     if option in _ENTRIES and entry:
         return _checked(Override(option, {entry: written}, node))
-    if not (key and written) or (colon and not node):
-        raise UsageError("write KEY=VALUE or NODE:KEY=VALUE, such as memory=4Gi")
     if key not in NodeOptions.model_fields:
         raise UsageError(f"there is no such option; {did_you_mean(key, NodeOptions.model_fields)}")
+    if not written:  # an unset shell variable, more often than not
+        raise UsageError("there is no value; `null` brings the built-in default back")
     try:
         value = yaml.safe_load(written)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2024-13-01
         raise UsageError("the value is not YAML; put it in quotes of its own") from None
     return _checked(Override(key, value, node))
 
@@ -192,7 +194,7 @@ def _joined(places: str, place: str) -> str:
     return places if places.rsplit(" + ", maxsplit=1)[-1] == place else f"{places} + {place}"
 
 
-def _shown(field: str, value: Any) -> str:  # noqa: ANN401 - any option's value
+def _shown(field: str, value: Any) -> str:
     if field == "env":
         value = {name: "•••" if _SECRET.search(name) else text for name, text in value.items()}
     if value is None:

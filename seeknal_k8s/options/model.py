@@ -38,6 +38,13 @@ if TYPE_CHECKING:
 
 _LISTED = 25  # so many known names still fit into one message
 _PRIVATE = ("env", "pod_template")  # may hold secrets, so a message never repeats their values
+# Pydantic speaks of Python's types; whoever wrote the file thinks in those of YAML.
+_IN_YAML_WORDS = {
+    "string_type": "should be a text, so put it in quotes",
+    "tuple_type": "should be a list",
+    "dict_type": "should be a mapping",
+    "model_type": "should be a mapping",
+}
 
 _Number = TypeVar("_Number", int, float)
 
@@ -254,7 +261,7 @@ class NodeOptions(_Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _null_is_built_in(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
+    def _null_is_built_in(cls, values: Any) -> Any:
         return _without_nulls(values)
 
 
@@ -301,7 +308,8 @@ def _sentence(detail: ErrorDetails, option: str) -> str:
     given = detail["input"]
     told = isinstance(given, str | int | float) and option not in _PRIVATE
     subject = repr(given) if told else "what is written here"
-    return f"{subject} {detail['msg'].removeprefix('Input ').removeprefix('String ')}"
+    said = detail["msg"].removeprefix("Input ").removeprefix("String ")
+    return f"{subject} {_IN_YAML_WORDS.get(detail['type'], said)}"
 
 
 def _example(option: str) -> str:

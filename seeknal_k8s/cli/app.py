@@ -1,0 +1,127 @@
+"""The program: its commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from dataclasses import asdict
+from importlib import metadata
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from seeknal_k8s.cli import doing, looking, program, render
+from seeknal_k8s.cli.arguments import grouped, with_wait_value
+from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from seeknal_k8s.engine_client import EngineProcess
+    from seeknal_k8s.errors import Problem
+
+app = typer.Typer(
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Run a Seeknal project node by node: every node in a process of its own.",
+    epilog=f"Begin with [bold]{program()} plan[/bold], then [bold]{program()} run[/bold].",
+    rich_markup_mode="rich",
+)
+
+_BROKEN_PIPE = 141
+"""The exit code when nobody reads what we write any more: 128 + SIGPIPE, as for any tool."""
+
+# Each version of typer keeps click's classes in another place; BadParameter is public in all.
+_ParseError: type[Any] = typer.BadParameter.__bases__[0]
+
+
+def execute(arguments: Sequence[str], engine: EngineProcess | None = None) -> int:
+    """Run one command line and return its exit code. ``engine`` has begun to import Seeknal."""
+    try:
+        code = typer.main.get_command(app).main(
+            args=with_wait_value(arguments),
+            prog_name=program(),
+            standalone_mode=False,
+            obj=engine,
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still buffered is flushed at exit, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    except typer.Abort:
+        return 130
+    except (SeeknalK8sError, _ParseError) as error:
+        return _refuse(error, as_json="--json" in arguments)
+    return int(code or 0)
+
+
+def _refuse(error: Exception, *, as_json: bool) -> int:
+    """Say what is wrong, to people and, if asked for, to programs; return the exit code."""
+    if isinstance(error, _ParseError):
+        command = error.ctx.command_path if error.ctx else program()
+        error = UsageError(f"{error.format_message()}\n  → {command} --help")
+    render.show(render.err(), render.error_lines(error))
+    if as_json:
+        problems = error.problems if isinstance(error, ProjectRefused) else ()
+        body = {
+            "type": type(error).__name__,
+            "message": str(error),
+            "problems": [_problem(problem) for problem in problems],
+        }
+        render.print_json({"error": body})
+    return error.exit_code if isinstance(error, SeeknalK8sError) else 1
+
+
+def _problem(problem: Problem) -> dict[str, str]:
+    return {**asdict(problem), "where": problem.where}
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls back like this
+    if wanted:
+        ours, seeknal = (metadata.version(name) for name in ("seeknal-k8s", "seeknal"))
+        print(f"{program()} {ours} (Seeknal {seeknal}, Python {platform.python_version()})")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback has done everything
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the versions."),
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help())  # noqa: T201
+        raise typer.Exit(UsageError.exit_code)
+
+
+def _examples(*lines: str) -> str:
+    return "\n".join(["[bold]Examples[/bold]", *(f"  {program()} {line}" for line in lines)])
+
+
+app.command(
+    epilog=_examples(
+        "run",
+        "run examples/shop --full",
+        "run --select +transform.daily_sales --set memory=2Gi",
+        "run --date 2025-01-31 --max-parallel 4 --fail-fast",
+        "run --resume latest",
+    )
+)(grouped(doing.run))
+app.command(
+    epilog=_examples("plan", "plan --select tag:daily", "plan --explain transform.daily_sales")
+)(grouped(doing.plan))
+app.command(epilog=_examples("show", "show 20251124 -C examples/shop", "show --json"))(
+    grouped(looking.show)
+)
+app.command(epilog=_examples("runs", "runs -C examples/shop --json"))(grouped(looking.runs))
+app.command(
+    epilog=_examples(
+        "logs transform.daily_sales",
+        "logs daily_sales --stderr --attempt 1",
+        "logs transform.daily_sales --follow",
+    )
+)(grouped(looking.logs))

@@ -1,0 +1,153 @@
+"""The commands that look at runs: ``show``, ``runs`` and ``logs``. None of them needs Seeknal."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from seeknal_k8s.cli import past, program, render
+from seeknal_k8s.cli.arguments import AsJson, StorePath
+from seeknal_k8s.errors import UsageError
+from seeknal_k8s.progress import duration
+from seeknal_k8s.store import LATEST, Store
+
+if TYPE_CHECKING:
+    from seeknal_k8s.results import RunResults
+
+_HERE = Path()
+_NEWEST = 20
+
+_Project = Annotated[
+    Path,
+    typer.Option(
+        "--project", "-C", metavar="PATH", help="The project's folder.", show_default="this folder"
+    ),
+]
+_RUN_HELP = "A run: its id, the beginning of it, or 'latest'."
+
+
+def show(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)] = LATEST,
+    *,
+    project: _Project = _HERE,
+    store: StorePath = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show how the nodes of a run ended, or how far they are."""
+    if (Path(run) / "seeknal").is_dir():
+        raise UsageError(f"{run} is a project, not a run\n  → {program()} show -C {run}")
+    where = _store(project, store)
+    folder = where.run(run)
+    about, state = folder.about(), past.status(where, folder)
+    results = past.results_so_far(folder, state)
+    if as_json:
+        facts = {key: about.get(key) for key in ("project", "started", "ended")}
+        render.print_json(render.results_document(results, status=state, **facts))
+        return 0
+    seconds = past.took(about, state)
+    lines = [_headline(folder.id, state, seconds, about), Text(), *render.results_table(results)]
+    if state == past.RUNNING:
+        lines += [Text(), Text(_so_far(results))]
+    else:
+        unfinished = state in {past.DIED, past.INTERRUPTED}
+        here = render.Here(project, store)
+        lines += [Text(), *render.summary(results, here, took=seconds, unfinished=unfinished)]
+    render.show(render.out(), lines)
+    return 0
+
+
+def _headline(run_id: str, state: str, seconds: float | None, about: dict[str, Any]) -> Text:
+    words = [state]
+    if about.get("started"):
+        words.append(f"started {about['started']}")
+    if seconds is not None and state == past.RUNNING:
+        words.append(f"{duration(seconds)} so far")
+    return Text.assemble((f"run {run_id}", "bold"), f"  {', '.join(words)}")
+
+
+def _so_far(results: "RunResults") -> str:
+    done = sum(result.success for result in results.values())
+    return f"{done} of {len(results)} nodes are done"
+
+
+def runs(
+    *,
+    project: _Project = _HERE,
+    store: StorePath = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many, newest first.")
+    ] = _NEWEST,
+    as_json: AsJson = False,
+) -> int:
+    """List the runs, the newest first."""
+    where = _store(project, store)
+    folders = where.runs()
+    found = []
+    for folder in folders[:limit]:
+        about, state = folder.about(), past.status(where, folder)
+        facts = {"id": folder.id, "status": state, "started": about.get("started")}
+        counts = past.counts(past.results_so_far(folder, state))
+        found.append({**facts, "seconds": past.took(about, state), **counts})
+    if as_json:
+        render.print_json({"runs": found})
+        return 0
+    if not found:
+        render.show(render.err(), [f"there are no runs in {where.root} yet"])
+        return 0
+    heads = ("RUN", "STATUS", "STARTED", "TIME", *(name.upper() for name in past.COUNTED))
+    lines = render.table(heads, [_cells(one) for one in found], "   rrrrr")
+    if len(folders) > limit:
+        lines.append(Text(f"… and {len(folders) - limit} older: --limit {len(folders)}", "dim"))
+    render.show(render.out(), lines)
+    return 0
+
+
+def _cells(run: dict[str, Any]) -> list[str]:
+    time = "" if run["seconds"] is None else duration(run["seconds"])
+    counts = [str(run[name] or "") for name in past.COUNTED]
+    return [run["id"], run["status"], run["started"] or "", time, *counts]
+
+
+def logs(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="A node's id, or its name.")],
+    *,
+    run: Annotated[str, typer.Option("--run", metavar="RUN", help=_RUN_HELP)] = LATEST,
+    project: _Project = _HERE,
+    store: StorePath = None,
+    attempt: Annotated[
+        int | None,
+        typer.Option("--attempt", metavar="N", min=1, help="Which try.", show_default="the last"),
+    ] = None,
+    stderr: Annotated[
+        bool, typer.Option("--stderr", help="Only its stderr, written to stdout.")
+    ] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the attempt has ended.")
+    ] = False,
+    as_json: AsJson = False,
+) -> int:
+    """Write what a node wrote, byte for byte: stdout to stdout, stderr to stderr."""
+    where = _store(project, store)
+    folder = where.run(run)
+    log = past.NodeLog(where, folder, past.node_in(folder, node), attempt)
+    place = log.wait_for_folder() if follow else log.folder()
+    if as_json:
+        render.print_json(log.document(place))
+        return 0
+    streams = {place / "stderr": sys.stdout.buffer}
+    if not stderr:
+        streams = {place / "stdout": sys.stdout.buffer, place / "stderr": sys.stderr.buffer}
+    if follow:
+        log.follow(streams)
+    else:
+        for file, target in streams.items():
+            past.copy(file, target)
+    return 0
+
+
+def _store(project: Path, root: Path | None) -> Store:
+    if not project.is_dir():
+        raise UsageError(f"there is no folder {project}; name the project's with --project")
+    return Store.of(project, root)
