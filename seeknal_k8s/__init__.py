@@ -1,1 +1,50 @@
-"""x."""
+"""Run Seeknal data pipelines node by node: one process, or one Kubernetes Job, per node.
+
+Importing this package imports nothing else: each public name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seeknal_k8s.coordinator import Planned, plan, run
+    from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError
+    from seeknal_k8s.request import RunRequest
+    from seeknal_k8s.results import PrefectRunResult, RunResults
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Planned": "coordinator",
+    "PrefectRunResult": "results",
+    "ProjectRefused": "errors",
+    "RunRequest": "request",
+    "RunResults": "results",
+    "SeeknalK8sError": "errors",
+    "plan": "coordinator",
+    "run": "coordinator",
+}
+
+__all__ = [
+    "Planned",
+    "PrefectRunResult",
+    "ProjectRefused",
+    "RunRequest",
+    "RunResults",
+    "SeeknalK8sError",
+    "__version__",
+    "plan",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import time
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +22,10 @@ from seeknal_k8s.errors import (
     ProjectRefused,
     StateUnreadable,
     StoreUnavailable,
-    UsageError,
 )
 from seeknal_k8s.events import RunEnded, RunStarted
 from seeknal_k8s.options import OptionsFile, resolve_all
+from seeknal_k8s.request import RunRequest, new_pins, new_run_id, settled
 from seeknal_k8s.runner import Runner, accept, result_of, state_record
 from seeknal_k8s.selection import select
 from seeknal_k8s.store import Store, utc_now
@@ -37,36 +35,12 @@ if TYPE_CHECKING:
 
     from seeknal_k8s.engine_client import EngineProcess
     from seeknal_k8s.events import Observer
-    from seeknal_k8s.options import Override
     from seeknal_k8s.plan import Plan
     from seeknal_k8s.results import PrefectRunResult, RunResults
     from seeknal_k8s.store import RunFolder
 
 
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What somebody wants to have run.
-
-    ``select`` and ``exclude`` are selectors, ``full`` runs everything. ``options`` are overrides
-    of node options (``options.parse_overrides``); ``params`` are Seeknal's own ``--params``,
-    ``--date``, ``--start-date`` and ``--end-date``. ``at_once`` bounds how many nodes run together,
-    None for as many as fit. ``resume`` is the id of a run to go on with; it brings its own
-    selection and parameters. ``wait`` is how many seconds to wait for the store's lock.
-    """
-
-    project: Path
-    store: Path | None = None
-    run_id: str | None = None
-    resume: str | None = None
-    select: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    full: bool = False
-    options: Sequence[Override] = ()
-    params: Mapping[str, Any] = field(default_factory=dict)
-    profile: Path | None = None
-    at_once: int | None = None
-    fail_fast: bool = False
-    wait: float = 0.0
+__all__ = ["Planned", "RunRequest", "new_run_id", "plan", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +59,7 @@ async def plan(request: RunRequest, engine: EngineProcess | None = None) -> Plan
         StateUnreadable: ``target/run_state.json`` cannot be read.
     """
     async with EngineClient(engine) as client:
-        raw = await _read(client, request, _new_pins(request.run_id or new_run_id()))
+        raw = await _read(client, request, new_pins(request.run_id or new_run_id()))
         _refuse_unreadable_state(raw, request)
         return _make_plan(raw, request)
 
@@ -105,7 +79,7 @@ async def run(
     async with EngineClient(engine) as client:
         _require_folder(request.project)
         store = Store.of(request.project, request.store)
-        request, run_id, pins = _settled(request, store)
+        request, run_id, pins = settled(request, store)
         async with _locked(store, run_id, request.wait):
             raw = await _read(client, request, pins)
             _set_unreadable_state_aside(raw, request, run_id)
@@ -114,43 +88,6 @@ async def run(
             results = await execution.run()
             observer(RunEnded(results, time.monotonic() - began))
             return results
-
-
-def new_run_id() -> str:
-    """Return an id for a run that starts now: ids sort by time."""
-    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
-
-
-def _new_pins(run_id: str) -> dict[str, str]:
-    now = datetime.now()  # noqa: DTZ005 - Seeknal's own {{ run_date }} is naive local time
-    return {"today": now.date().isoformat(), "run_date": now.isoformat(), "run_id": run_id}
-
-
-def _settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[str, str]]:
-    """Return the request as it will be carried out, its run id, and its pins.
-
-    A resumed run keeps the selection, the parameters and the clock it was started with.
-    """
-    if request.resume is None:
-        run_id = request.run_id or new_run_id()
-        if request.run_id and (store.root / "runs" / run_id).exists():
-            raise UsageError(f"there is a run '{run_id}' already; go on with it: --resume {run_id}")
-        return request, run_id, _new_pins(run_id)
-    folder = store.run(request.resume)
-    about = folder.about()
-    try:
-        asked = about["request"]
-        request = replace(
-            request,
-            select=tuple(asked["select"]),
-            exclude=tuple(asked["exclude"]),
-            full=asked["full"],
-            params=asked["params"],
-            profile=Path(asked["profile"]) if asked["profile"] else None,
-        )
-        return request, folder.id, about["pins"]
-    except KeyError as error:
-        raise UsageError(f"run '{folder.id}' cannot be resumed: it never started") from error
 
 
 @contextlib.asynccontextmanager
@@ -372,13 +309,28 @@ class _Execution:
         return self._folder.path / "environments"
 
     async def _warm(self, plan: Plan) -> None:
+        """Have the engine ready for these nodes, unless governance forbids one of them."""
         nodes = [run.node.id for run in plan.runs]
-        if nodes:
-            await self._client.call(
-                "warm",
-                nodes=nodes,
-                environments=str(self._environments),
-                spares=min(len(nodes), cores()),
+        if not nodes:
+            return
+        answer = await self._client.call(
+            "warm",
+            nodes=nodes,
+            environments=str(self._environments),
+            spares=min(len(nodes), cores()),
+        )
+        if answer["refused"]:
+            self._folder.note(status="refused", ended=utc_now())
+            raise ProjectRefused(
+                [
+                    Problem(
+                        f"Atlas does not allow it to be read: {reason}",
+                        "ask for access: seeknal gov request-access",
+                        file=plan.graph.nodes[node_id].file,
+                        node=node_id,
+                    )
+                    for node_id, reason in answer["refused"].items()
+                ]
             )
 
     async def _publish(self, runner: Runner, plan: Plan) -> None:

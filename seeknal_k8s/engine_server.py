@@ -142,15 +142,18 @@ class Server:
 
     def _call_warm(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import what these nodes need, before the first fork, and ask uv about their scripts."""
-        from seeknal_k8s.engine import execute, project  # noqa: PLC0415
+        from seeknal_k8s.engine import execute, governance, project  # noqa: PLC0415
 
+        refused = governance.refusals(self._opened(), request["nodes"])
+        if refused:
+            return {"ok": {"refused": refused}}
         project.warm(self._opened(), request["nodes"])
         self._probe(request)
         execute.keep_spare_connection()
         gc.collect()
         gc.freeze()  # children share these pages for good: no collection will touch them
         self._warm = request["spares"]
-        return {"ok": None}
+        return {"ok": {"refused": {}}}
 
     def _probe(self, request: dict[str, Any]) -> None:
         from seeknal_k8s.engine import script  # noqa: PLC0415

@@ -15,17 +15,28 @@ TAIL = 10_000
 
 _SECRETS = re.compile(
     r"""(?ix)
-    (?P<key> \b[\w-]*(?:password|passwd|pwd|secret|token|api[_-]?key|credential)[\w-]*
-      ['"]? \s* [=:] \s* ['"]? )
-    (?P<value> [^\s'",;&})]+ )
-    | (?P<url> \b[a-z][a-z0-9+.-]* :// [^\s:/@]+ : ) [^\s@/]+ (?=@)
+    (?P<key>
+      (?: password | passwd | pwd | secret (?!ar) | token (?!s|iz) | api[_-]?key | credential )
+      [\w-]{0,40}                               # bounded, as all repeats here: no log may hang us
+      (?: (?: \\?['"] )? \s{0,8} [=:] (?![=:]) \s{0,8}
+        | (?-i: (?<=SECRET) | (?<=PASSWORD) | (?<=TOKEN) ) \s{1,8} (?=') )   # CREATE SECRET … in SQL
+    | -- [\w-]{0,40}? (?: password | secret | token | api-key ) [\w-]{0,40} \s{1,8} (?!-)
+    | \b authorization ['"]? \s{0,8} [=:] \s{0,8} ['"]? (?: (?:basic|bearer) \s{1,8} )?
+    )
+    (?: (?P<quote> \\?['"] ) (?: (?P=quote){2} | (?!(?P=quote)) (?: \\. | . ) )+   # to the same quote again
+      | [^\s'",;&})\\]+ )
+    | (?P<url> :// [^\s:/@]* : ) [^\s/]+ (?=@)
     """
 )
 
 
 def redact(text: str) -> str:
     """Return the text with what looks like a password, a token or a key replaced by ``***``."""
-    return _SECRETS.sub(lambda match: f"{match['key'] or match['url']}***", text)
+    return _SECRETS.sub(_masked, text)
+
+
+def _masked(found: re.Match[str]) -> str:
+    return f"{found['key'] or found['url']}{found['quote'] or ''}***"
 
 
 def tail(file: Path, size: int = TAIL) -> str:
@@ -40,7 +51,7 @@ def tail(file: Path, size: int = TAIL) -> str:
             data = stream.read()
     except OSError:
         return ""
-    if length > size and b"\n" in data:
+    if length > size and b"\n" in data[:-1]:
         data = data.split(b"\n", 1)[1]
     return redact(data.decode(errors="replace"))
 

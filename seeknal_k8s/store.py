@@ -260,8 +260,13 @@ def write_json(file: Path, data: Any) -> None:
 
 def _write(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(file)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise unavailable(file.parent, error) from error
 
 
 def _read_json(file: Path) -> Any:

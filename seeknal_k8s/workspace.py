@@ -144,6 +144,10 @@ def _move(source: Path, destination: Path) -> None:
         if error.errno != 18:  # noqa: PLR2004 - EXDEV: the store is on another file system
             raise
         beside = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-        shutil.copy2(source, beside)
-        beside.replace(destination)
+        try:
+            shutil.copy2(source, beside)
+            beside.replace(destination)
+        except OSError:
+            beside.unlink(missing_ok=True)  # half a file, on a disk that is full already
+            raise
         source.unlink()

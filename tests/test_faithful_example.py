@@ -58,7 +58,9 @@ def _read(project: Path, name: str) -> Any:
 
 def test_the_manifest_is_equal(pair: Pair) -> None:
     one, other = (_read(project, "manifest.json") for project in (pair.mono, pair.ours))
-    del one["metadata"]["generated_at"], other["metadata"]["generated_at"]
+    for manifest in (one, other):
+        del manifest["metadata"]["generated_at"]
+        manifest["edges"].sort(key=str)  # Seeknal takes them from a set
     assert other == one
 
 
@@ -187,8 +189,9 @@ def test_a_change_runs_the_same_nodes_again_and_ends_equal(
         {node for node, at in _last_runs(project).items() if past.get(node) != at}
         for project, past in zip((changing.mono, changing.ours), before, strict=True)
     ]
-    assert ran[1] == ran[0]
-    assert among <= ran[1]
+    # Seeknal also reads files again of which its hash says that they have not changed.
+    assert {node for node in ran[0] - ran[1] if not node.startswith("source.")} == set()
+    assert among <= ran[1] <= ran[0]
     assert len(ran[1]) < len(before[1])
     assert changing.differences() == []
 

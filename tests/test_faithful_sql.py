@@ -185,6 +185,28 @@ def test_what_sql_reads_without_saying_so_runs_first_and_is_warned_about(tmp_pat
     assert "which its inputs do not list" in " ".join((done.stdout + done.stderr).split())
 
 
+def _pattern(project: Path) -> None:
+    write(project, "data/part_1.csv", "id\n1\n")
+    node(project, "source.flat", "source: csv\ntable: data/part_*.csv\n")
+    node(project, "source.deep", "source: csv\ntable: dat?/p*.csv\n")
+    for name in ("flat", "deep"):
+        transform(project, f"of_{name}", "SELECT max(id) AS top FROM __THIS__", f"source.{name}")
+
+
+def test_new_files_of_a_pattern_are_read_when_a_reader_runs_again(tmp_path: Path) -> None:
+    with pair_of(tmp_path, "pattern", _pattern) as pair:
+        pair.run_both()
+        assert pair.differences() == []
+        pair.write("data/part_2.csv", "id\n2\n")
+        pair.run_both()  # nothing to do: neither's hash sees the new file
+        assert rows(pair.ours, "transform.of_deep") == [(1,)]
+        for name in ("flat", "deep"):
+            pair.edit(f"seeknal/transforms/of_{name}.yml", "AS top", "AS highest")
+        pair.run_both()
+        assert pair.differences() == []
+        assert rows(pair.ours, "transform.of_flat") == rows(pair.ours, "transform.of_deep") == [(2,)]
+
+
 def _temporary(project: Path) -> None:
     csv(project, "plain")
     for number in (1, 2):

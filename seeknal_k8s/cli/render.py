@@ -50,7 +50,13 @@ def console(stream: TextIO) -> Console:
     if isinstance(stream, TextIOWrapper):
         codecs.register_error(_HANDLER, _in_ascii)
         stream.reconfigure(errors=_HANDLER)
-    return Console(file=stream, highlight=False, markup=False, emoji=False)
+    return _Console(file=stream, highlight=False, markup=False, emoji=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise what happened; rich would end the program, in the middle of a run."""
+        raise BrokenPipeError
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:

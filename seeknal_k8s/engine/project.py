@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from seeknal.workflow.dag import DAGBuilder, DAGNode
     from seeknal.workflow.state import RunState
 
-FILE_SOURCES = frozenset({"csv", "parquet", "json", "jsonl", "excel"})
-"""Sources whose data Seeknal's own hash sees changing, by the file's time and size."""
+HASHED_SOURCES = frozenset({"csv", "parquet", "json", "jsonl"})
+"""Sources of which Seeknal's own hash holds the file's time and size, if it is one local file."""
 
 UNCACHED_SOURCES = frozenset({"sqlite"})
 """Sources that Seeknal 2.13 never writes to ``target/``: their view has another name."""
@@ -157,7 +157,7 @@ def describe(project: Project) -> dict[str, Any]:
         "state": _describe_state(project),
         "state_error": project.state_error,
         "missing": sorted(_missing(project)),
-        "refresh": sorted(_refresh(nodes.values())),
+        "refresh": sorted(_refresh(nodes.values(), project.request.root)),
     }
 
 
@@ -322,8 +322,12 @@ def _missing(project: Project) -> Iterable[str]:
             yield node_id
 
 
-def _refresh(nodes: Iterable[DAGNode]) -> Iterable[str]:
+def _refresh(nodes: Iterable[DAGNode], root: Path) -> Iterable[str]:
+    """Yield sources of which the hash does not show new data: databases, patterns, folders, URLs."""
     for node in nodes:
-        source = str(node.yaml_data.get("source", "")).lower()
-        if node.kind.value == "source" and source not in FILE_SOURCES:
+        if node.kind.value != "source":
+            continue
+        data = node.yaml_data
+        hashed = str(data.get("source", "")).lower() in HASHED_SOURCES
+        if not (hashed and data.get("table") and (root / str(data["table"])).is_file()):
             yield node.qualified_name

@@ -1,0 +1,81 @@
+"""What somebody wants to have run, and what one run of it settles: its id and its clock."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from seeknal_k8s.options import Override
+    from seeknal_k8s.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What somebody wants to have run.
+
+    ``select`` and ``exclude`` are selectors, ``full`` runs everything. ``options`` are overrides
+    of node options (``options.parse_overrides``); ``params`` are Seeknal's own ``--params``,
+    ``--date``, ``--start-date`` and ``--end-date``. ``at_once`` bounds how many nodes run together,
+    None for as many as fit. ``resume`` is the id of a run to go on with; it brings its own
+    selection and parameters. ``wait`` is how many seconds to wait for the store's lock.
+    """
+
+    project: Path
+    store: Path | None = None
+    run_id: str | None = None
+    resume: str | None = None
+    select: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    full: bool = False
+    options: Sequence[Override] = ()
+    params: Mapping[str, Any] = field(default_factory=dict)
+    profile: Path | None = None
+    at_once: int | None = None
+    fail_fast: bool = False
+    wait: float = 0.0
+
+
+def new_run_id() -> str:
+    """Return an id for a run that starts now: ids sort by time."""
+    return f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def new_pins(run_id: str) -> dict[str, str]:
+    """Return what every process of a run that starts now must agree on: day, time and run id."""
+    now = datetime.now()  # noqa: DTZ005 - Seeknal's own {{ run_date }} is naive local time
+    return {"today": now.date().isoformat(), "run_date": now.isoformat(), "run_id": run_id}
+
+
+def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[str, str]]:
+    """Return the request as it will be carried out, its run id, and its pins.
+
+    A resumed run keeps the selection, the parameters and the clock it was started with.
+    """
+    if request.resume is None:
+        run_id = request.run_id or new_run_id()
+        if request.run_id and (store.root / "runs" / run_id).exists():
+            raise UsageError(f"there is a run '{run_id}' already; go on with it: --resume {run_id}")
+        return request, run_id, new_pins(run_id)
+    folder = store.run(request.resume)
+    about = folder.about()
+    try:
+        asked = about["request"]
+        request = replace(
+            request,
+            select=tuple(asked["select"]),
+            exclude=tuple(asked["exclude"]),
+            full=asked["full"],
+            params=asked["params"],
+            profile=Path(asked["profile"]) if asked["profile"] else None,
+        )
+        return request, folder.id, about["pins"]
+    except KeyError as error:
+        raise UsageError(f"run '{folder.id}' cannot be resumed: it never started") from error
