@@ -9,6 +9,7 @@ else the machine does hits both. Shown are medians of wall time, and of their ra
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -16,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SCRIPTS = Path(sys.executable).parent
 EXAMPLE = Path(__file__).parent.parent / "examples" / "shop"
@@ -65,7 +69,9 @@ def deep(project: Path) -> None:
     source(project, "s", 2000)
     before = "source.s"
     for number in range(40):
-        transform(project, f"t{number}", [before], "SELECT id, grp, value + 1 AS value FROM __THIS__")
+        transform(
+            project, f"t{number}", [before], "SELECT id, grp, value + 1 AS value FROM __THIS__"
+        )
         before = f"transform.t{number}"
 
 
@@ -125,6 +131,57 @@ def rounds(name: str, count: int, scratch: Path) -> Iterator[dict[str, float]]:
         yield seconds
 
 
+def thousand(project: Path) -> None:
+    """Make 20 sources and 1,000 transforms, each over two nodes of the layer before it."""
+    for number in range(20):
+        source(project, f"s{number}", 1)
+    before = [f"source.s{number}" for number in range(20)]
+    for number in range(1000):
+        inputs = [before[-1 - number % 20], before[-1 - (number * 7) % 20]]
+        transform(project, f"t{number}", list(dict.fromkeys(inputs)), "SELECT * FROM input_0")
+        before.append(f"transform.t{number}")
+
+
+MEASURE = """
+import asyncio, json, resource, statistics, sys, time
+from pathlib import Path
+from seeknal_k8s import RunRequest, run
+from seeknal_k8s.events import NodeEnded, NodeStarted
+starts, over = {}, []
+def watch(event):
+    if isinstance(event, NodeStarted):
+        starts[event.node] = time.perf_counter()
+    elif isinstance(event, NodeEnded):
+        took = time.perf_counter() - starts[event.node]
+        over.append(took - event.result.duration_seconds)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+asyncio.run(run(RunRequest(Path.cwd(), at_once=1), watch))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([1000 * statistics.median(over), after / 1024, (after - before) / 1024]))
+"""
+
+
+def overhead(scratch: Path) -> tuple[float, float, float]:
+    """Return per-node overhead (median ms), coordinator's peak MiB, and what the run added to it.
+
+    Overhead is all but the executor's own time, from the decision to start a node to its
+    accepted outputs, with one node at a time.
+    """
+    project = scratch / "overhead" / "wide"
+    wide(project)
+    env = os.environ | {"SEEKNAL_BASE_CONFIG_PATH": str(scratch / "home")}
+    said = subprocess.run(
+        [sys.executable, "-c", MEASURE],
+        cwd=project,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    milliseconds, peak, added = json.loads(said.stdout)
+    return milliseconds, peak, added
+
+
 def cached(count: int, scratch: Path) -> list[tuple[str, float, float]]:
     """Return ``plan`` and an all-cached ``run`` beside the bare import of Seeknal's executors."""
     project = scratch / "cached" / "shop"
@@ -147,7 +204,7 @@ def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=[*PROJECTS, "cached"])
+    parser.add_argument("--only", choices=[*PROJECTS, "cached", "thousand", "overhead"])
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, {arguments.rounds} rounds, medians\n")
@@ -165,6 +222,15 @@ def main() -> None:
             print("\n| command | seconds | ÷ bare import of Seeknal's executors |\n|---|--:|--:|")
             for label, seconds, ratio in cached(arguments.rounds, scratch):
                 print(f"| {label} | {seconds:.2f} s | **{ratio:.2f}** |")
+        if arguments.only in (None, "thousand"):
+            project = scratch / "thousand"
+            thousand(project)
+            seconds = timed(["seeknal-k8s", "plan"], project, scratch / "home")
+            print(f"\nplan of 1,020 nodes: {seconds:.2f} s")
+        if arguments.only in (None, "overhead"):
+            milliseconds, peak, added = overhead(scratch)
+            print(f"\noverhead per node, one at a time: {milliseconds:.0f} ms median")
+            print(f"coordinator: {peak:.0f} MiB at most, {added:.0f} MiB beyond its imports")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seeknal_k8s.coordinator import Planned, plan, run
+    from seeknal_k8s.coordinator import run
     from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError
     from seeknal_k8s.request import RunRequest
     from seeknal_k8s.results import PrefectRunResult, RunResults
@@ -17,25 +17,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Planned": "coordinator",
     "PrefectRunResult": "results",
     "ProjectRefused": "errors",
     "RunRequest": "request",
     "RunResults": "results",
     "SeeknalK8sError": "errors",
-    "plan": "coordinator",
     "run": "coordinator",
 }
 
 __all__ = [
-    "Planned",
     "PrefectRunResult",
     "ProjectRefused",
     "RunRequest",
     "RunResults",
     "SeeknalK8sError",
     "__version__",
-    "plan",
     "run",
 ]
 

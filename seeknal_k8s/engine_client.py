@@ -1,58 +1,19 @@
-"""The coordinator's end of the engine process: start it, ask it, and end it."""
+"""The coordinator's end of the engine process: ask it, and end it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import subprocess
-import sys
-import tempfile
 from itertools import count
-from typing import IO, Any, Self
+from typing import Any, Self
 
+from seeknal_k8s.engine_process import EngineProcess
 from seeknal_k8s.errors import EngineFailed
 
 _LINE = 1 << 28
 """Longest answer in bytes: 3,000 nodes are about 3 MiB."""
-
-
-class EngineProcess:
-    """A started engine process that nobody has spoken to yet.
-
-    Starting it early lets it import Seeknal while the command line is still being read.
-    """
-
-    def __init__(self) -> None:
-        self.channel, theirs = socket.socketpair()
-        self.log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as we do
-        command = [sys.executable, "-P", "-m", "seeknal_k8s.engine_server", str(theirs.fileno())]
-        with theirs:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self.log,
-                stderr=self.log,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # Ctrl-C is for us: we end the children in good order
-            )
-
-    def tail(self, size: int = 4000) -> str:
-        """Return the end of what the process has printed, at most ``size`` bytes."""
-        self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - size))
-        return self.log.read().decode(errors="replace").strip()
-
-    def close(self) -> None:
-        """Close the channel, which ends the process and its children, and wait for that."""
-        self.channel.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self.log.close()
 
 
 class EngineClient:
@@ -72,9 +33,13 @@ class EngineClient:
         self._reader_task = asyncio.create_task(self._read(reader))
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def hang_up(self) -> None:
+        """Close the channel, which ends the process and its children; do not wait for that."""
         if self._writer is not None:
             self._writer.close()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.hang_up()
         if self._reader_task is not None:
             self._reader_task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

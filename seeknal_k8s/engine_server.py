@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import exitcodes
 from seeknal_k8s.attempt import AttemptSpec
+from seeknal_k8s.engine import preload
 from seeknal_k8s.subreaper import adopt_orphans
 from seeknal_k8s.wakeup import Wakeup
 
@@ -253,6 +254,7 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     channel.set_inheritable(False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    preload()
     Server(channel, environ).serve()
 
 

@@ -13,15 +13,18 @@ if TYPE_CHECKING:
 TAIL = 10_000
 """How many bytes of a log a result carries."""
 
+_CONTEXT = 200
+"""How many bytes before a tail are read too, lest its beginning be the end of a password."""
+
 _SECRETS = re.compile(
     r"""(?ix)
     (?P<key>
       (?: password | passwd | pwd | secret (?!ar) | token (?!s|iz) | api[_-]?key | credential )
       [\w-]{0,40}                               # bounded, as all repeats here: no log may hang us
-      (?: (?: \\?['"] )? \s{0,8} [=:] (?![=:]) \s{0,8}
-        | (?-i: (?<=SECRET) | (?<=PASSWORD) | (?<=TOKEN) ) \s{1,8} (?=') )   # CREATE SECRET … in SQL
-    | -- [\w-]{0,40}? (?: password | secret | token | api-key ) [\w-]{0,40} \s{1,8} (?!-)
-    | \b authorization ['"]? \s{0,8} [=:] \s{0,8} ['"]? (?: (?:basic|bearer) \s{1,8} )?
+      (?: (?: \\?['"] )? [ \t]{0,8} [=:] (?![=:]) [ \t]{0,8}
+        | (?-i: (?<=SECRET) | (?<=PASSWORD) | (?<=TOKEN) ) [ \t]{1,8} (?=') )   # CREATE SECRET … in SQL
+    | -- [\w-]{0,40}? (?: password | secret | token | api-key ) [\w-]{0,40} [ \t]{1,8} (?!-)
+    | \b authorization ['"]? [ \t]{0,8} [=:] [ \t]{0,8} ['"]? (?: (?:basic|bearer) [ \t]{1,8} )?
     )
     (?: (?P<quote> \\?['"] ) (?: (?P=quote){2} | (?!(?P=quote)) (?: \\. | . ) )+   # to the same quote again
       | [^\s'",;&})\\]+ )
@@ -42,18 +45,21 @@ def _masked(found: re.Match[str]) -> str:
 def tail(file: Path, size: int = TAIL) -> str:
     """Return the last ``size`` bytes of a log as text, from a whole line on; empty if there is none.
 
-    Bytes that are no UTF-8 become replacement characters; secrets are redacted.
+    Bytes that are no UTF-8 become replacement characters; secrets are redacted. A line that is
+    longer than ``size`` is cut all the same.
     """
     try:
         with file.open("rb") as stream:
             length = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, length - size))
+            stream.seek(max(0, length - size - _CONTEXT))
             data = stream.read()
     except OSError:
         return ""
-    if length > size and b"\n" in data[:-1]:
-        data = data.split(b"\n", 1)[1]
-    return redact(data.decode(errors="replace"))
+    text = redact(data.decode(errors="replace")).encode()
+    shown = text[-size:]
+    if b"\n" in shown[:-1] and (len(data) < length or len(shown) < len(text)):
+        shown = shown.split(b"\n", 1)[1]
+    return shown.decode(errors="replace")
 
 
 def iso_utc(seconds: float | None) -> str | None:

@@ -30,8 +30,17 @@ if TYPE_CHECKING:
     from seeknal_k8s.plan import NodeRun, Plan
     from seeknal_k8s.results import PrefectRunResult, RunResults
 
-SUCCEEDED, FAILED, SKIPPED, RETRIED = "✓", "✗", "\N{EN DASH}", "↻"
-STYLES = {SUCCEEDED: "green", FAILED: "bold red", SKIPPED: "dim", RETRIED: "yellow"}
+SUCCEEDED, FAILED, SKIPPED, RETRIED, RUNS = "✓", "✗", "\N{EN DASH}", "↻", "▸"
+STYLES = {
+    SUCCEEDED: "green",
+    FAILED: "bold red",
+    SKIPPED: "dim",
+    RETRIED: "yellow",
+    RUNS: "cyan",
+}
+
+RUNNING = "Running"
+"""The reason in place of the result of a node that has not ended."""
 
 PER_SECOND = 8
 """How often the live view is drawn at most."""
@@ -86,6 +95,8 @@ def mark(result: PrefectRunResult) -> str:
     """Return the sign for how a node ended."""
     if result.success:
         return SUCCEEDED
+    if result.reason == RUNNING:
+        return RUNS
     return SKIPPED if skipped(result) else FAILED
 
 
@@ -334,7 +345,7 @@ class LiveView(Lines):
         lines = []
         for node, (attempt, since) in list(self.tracker.running.items())[:room]:
             again = f"  attempt {attempt}" if attempt > 1 else ""
-            line = Text.assemble(("  ▸ ", "cyan"), f"{node}  ")
+            line = Text.assemble((f"  {RUNS} ", STYLES[RUNS]), f"{node}  ")
             lines.append(line.append(f"{_clock_face(now - since)}{again}", style="dim"))
         return lines + _and_more(len(self.tracker.running) - room, "running")
 

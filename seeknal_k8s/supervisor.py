@@ -187,7 +187,7 @@ class Supervisor:
             child.verdict = (code, why)
             child.deadline = float("inf")
             child.kill_at = time.monotonic() + GRACE
-            _signal_tree(pid, signal.SIGTERM)
+            _ask_to_end(pid)
 
     def reap(self) -> None:
         """Take note of the children that have ended; kill what a dead one has left."""
@@ -246,6 +246,13 @@ def _read_all(pipe: int) -> bytes:
     return data
 
 
+def _ask_to_end(pid: int) -> None:
+    """Send SIGTERM to a node's processes; their worker stays, or their last words were lost."""
+    with contextlib.suppress(psutil.Error):
+        top = psutil.Process(pid)
+        _signal_each(top.children(recursive=True) or [top], signal.SIGTERM)
+
+
 def _signal_tree(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process and to everything below it."""
     with contextlib.suppress(psutil.Error):
@@ -266,10 +273,13 @@ def _finish(child: Child, spec: AttemptSpec, status: int) -> Ending:
         return ending
     code, error = child.verdict or _from_status(status)
     seconds = round(time.monotonic() - child.began, 3)
-    outcome = {"exit_code": code, "error": error, "seconds": seconds}
     workspace.remove(spec.workspace)
-    with contextlib.suppress(OSError):
+    outcome = {"exit_code": code, "error": error, "seconds": seconds}
+    try:
         write_record(spec, outcome=outcome, started=time.time() - seconds)
+    except OSError as unwritten:
+        if child.verdict is None:
+            code, error = exitcodes.UNAVAILABLE, f"its result was not kept: {unwritten}"
     return Ending(exit_code=code, error=error, seconds=seconds, started=time.time() - seconds)
 
 
@@ -278,4 +288,6 @@ def _from_status(status: int) -> tuple[int, str]:
     if code < 0:
         name = signal.Signals(-code).name
         return exitcodes.of_signal(-code), f"its process was ended by signal {-code} ({name})"
+    if code == exitcodes.UNAVAILABLE:
+        return code, "the store could not be written, so its log and its result are lost"
     return code or exitcodes.SOFTWARE, f"its process exited with code {code} and left no result"

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from seeknal_k8s.engine.project import Project
 
 
+_SLACK = 60.0
+"""Seconds after the timeout, which is the supervisor's to keep, when Seeknal's executor gives up."""
+
+
 def prepare() -> None:
     """Do what does not depend on the attempt: a session, orphans and dice of its own."""
     os.setsid()
@@ -44,6 +48,13 @@ def work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> i
 
     ``finished`` is called when the result is there; what follows is clearing up.
     """
+    try:
+        return _work(spec, project, finished)
+    except OSError:  # of the attempt's own folder: where it would have told of it
+        return exitcodes.UNAVAILABLE
+
+
+def _work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> int:
     started = time.time()
     if os.getsid(0) != os.getpid():
         prepare()
@@ -52,9 +63,7 @@ def work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> i
     outcome = _guarded(lambda: _run(spec, project))
     end_descendants()
     files = _collect(spec, outcome)
-    if outcome.error:
-        print(outcome.error, file=sys.stderr)  # noqa: T201 - the node's log ends with why
-    _flush()
+    _flush(outcome.error)
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     peak = max(used.ru_maxrss for used in usage) * 1024
     write_record(spec, outcome=asdict(outcome), outputs=files, started=started, peak_memory=peak)
@@ -92,7 +101,7 @@ def _task(spec: AttemptSpec) -> Task:
         inputs=spec.inputs,
         undeclared=spec.undeclared,
         limits=Limits(memory=spec.memory, threads=spec.threads, spill=spec.spill),
-        script_timeout=spec.timeout,
+        script_timeout=spec.timeout and spec.timeout + _SLACK,
         environments=Path(spec.environments) if spec.environments else None,
         allow_failed_materialization=spec.allow_failed_materialization,
         full=spec.full,
@@ -132,7 +141,11 @@ def _take_over_streams(folder: Path) -> None:
         stream.reconfigure(errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
 
 
-def _flush() -> None:
+def _flush(last: str) -> None:
+    """End the node's log with why it failed; on a full disk the result may still say so."""
+    with contextlib.suppress(OSError):
+        if last:
+            print(last, file=sys.stderr)  # noqa: T201 - the node's own log
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

@@ -72,7 +72,7 @@ def _sql(step: Step, ids: list[str]) -> str:
         named = f"ref('{ids[number]}')" if ids[number].isascii() else ids[number]  # as Seeknal has it
         own = "__THIS__" if len(step.inputs) == 1 else f"input_{position}"
         table = (own, named, ids[number])[(step.style + position) % 3]
-        parts.append(f"SELECT id, CAST(value AS BIGINT) + {position} AS value FROM {table}")
+        parts.append(f"SELECT id, CAST(value * 2 AS BIGINT) + {position} AS value FROM {table}")
     union = " UNION ALL ".join(parts)
     return f"SELECT id, CAST(sum(value) AS BIGINT) % 997 AS value FROM ({union}) GROUP BY id"
 

@@ -207,6 +207,23 @@ def test_new_files_of_a_pattern_are_read_when_a_reader_runs_again(tmp_path: Path
         assert rows(pair.ours, "transform.of_flat") == rows(pair.ours, "transform.of_deep") == [(2,)]
 
 
+def _halves(project: Path) -> None:
+    write(project, "data/halves.csv", "id,half\n1,0.5\n2,1.5\n3,2.5\n")
+    node(project, "source.halves", "source: csv\ntable: data/halves.csv\n")
+    for name, table in {"by_view": "source.halves", "by_ref": "ref('source.halves')"}.items():
+        transform(project, name, f"SELECT CAST(half AS BIGINT) AS n FROM {table}", "source.halves")
+
+
+def test_a_source_is_the_same_table_however_sql_names_it(tmp_path: Path) -> None:
+    with pair_of(tmp_path, "halves", _halves) as pair:
+        pair.run_both()
+    # DuckDB 2.0 casts the text of a CSV file, 0.5 to 1, but a stored 0.5 to 0. In `seeknal run`
+    # `FROM source.x` is the file and `ref('source.x')` is stored; here both are stored.
+    assert rows(pair.ours, "transform.by_view") == [(0,), (2,), (2,)]
+    for project in (pair.mono, pair.ours):
+        assert rows(project, "transform.by_ref") == rows(pair.ours, "transform.by_view")
+
+
 def _temporary(project: Path) -> None:
     csv(project, "plain")
     for number in (1, 2):

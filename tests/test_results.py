@@ -101,7 +101,7 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
 
 
 def test_fields_that_an_older_version_had_not_get_their_defaults() -> None:
-    first = {name: value for name, value in list(asdict(SKIPPED).items())[:5]}
+    first = dict(list(asdict(SKIPPED).items())[:5])
     read = RunResults.from_json(json.dumps({"run_id": "r", "results": {"a": first}}))
     assert read["a"] == PrefectRunResult(**first)
 
@@ -120,5 +120,5 @@ def test_fields_that_an_older_version_had_not_get_their_defaults() -> None:
     ],
 )
 def test_what_is_no_results_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="not the results|Expecting"):
+    with pytest.raises(ValueError, match=r"not the results|Expecting"):
         RunResults.from_json(text)

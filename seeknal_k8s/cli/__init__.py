@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from seeknal_k8s.engine_client import EngineProcess
+    from seeknal_k8s.engine_process import EngineProcess
 
 NAMES = ("seeknal-k8s", "kubectl-seeknal")
 """What the program may be called. The first is its own name, the second makes it a plug-in."""
@@ -47,6 +47,6 @@ def _early_engine(arguments: Sequence[str]) -> EngineProcess | None:
     """Start the engine if the command is going to need it."""
     if arguments[:1] not in (["run"], ["plan"]) or {"-h", "--help"} & set(arguments):
         return None
-    from seeknal_k8s.engine_client import EngineProcess  # noqa: PLC0415 - looking at runs needs none
+    from seeknal_k8s.engine_process import EngineProcess  # noqa: PLC0415 - looking at runs needs none
 
     return EngineProcess()

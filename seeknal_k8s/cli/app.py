@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from seeknal_k8s.cli import doing, looking, program, render
-from seeknal_k8s.cli.arguments import grouped, with_wait_value
+from seeknal_k8s.cli.arguments import BROKEN_PIPE, grouped, with_wait_value
 from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from seeknal_k8s.engine_client import EngineProcess
+    from seeknal_k8s.engine_process import EngineProcess
     from seeknal_k8s.errors import Problem
 
 app = typer.Typer(
@@ -27,9 +27,6 @@ app = typer.Typer(
     epilog=f"Begin with [bold]{program()} plan[/bold], then [bold]{program()} run[/bold].",
     rich_markup_mode="rich",
 )
-
-_BROKEN_PIPE = 141
-"""The exit code when nobody reads what we write any more: 128 + SIGPIPE, as for any tool."""
 
 # Each version of typer keeps click's classes in another place; BadParameter is public in all.
 _ParseError: type[Any] = typer.BadParameter.__bases__[0]
@@ -46,13 +43,14 @@ def execute(arguments: Sequence[str], engine: EngineProcess | None = None) -> in
         )
         sys.stdout.flush()
     except BrokenPipeError:
-        # What is still buffered is flushed at exit, and would complain again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+        code = BROKEN_PIPE
     except typer.Abort:
         return 130
     except (SeeknalK8sError, _ParseError) as error:
         return _refuse(error, as_json="--json" in arguments)
+    if code == BROKEN_PIPE:
+        # What is still buffered is flushed at exit, and would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(code or 0)
 
 

@@ -20,6 +20,9 @@ from seeknal_k8s.errors import UsageError
 BACKENDS = ("local",)
 """Where nodes can run."""
 
+BROKEN_PIPE = 141
+"""The exit code when nobody reads what we write any more: 128 + SIGPIPE, as for any tool."""
+
 FOREVER = "inf"
 """What ``--wait`` without a number stands for."""
 
@@ -277,7 +280,10 @@ def grouped(command: Callable[..., int]) -> Callable[..., int]:
             name: group(**{field.name: given.pop(field.name) for field in fields(group)})
             for name, group in groups.items()
         }
-        return command(**given, **built)
+        try:
+            return command(**given, **built)
+        except BrokenPipeError:  # typer would make it 1, which is for failed nodes
+            return BROKEN_PIPE
 
     ungrouped.__name__ = command.__name__
     ungrouped.__doc__ = command.__doc__

@@ -6,12 +6,11 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from seeknal_k8s import verdict
+from seeknal_k8s import progress, verdict
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.graph import nearest
 from seeknal_k8s.logs import iso_utc, redact, tail
-from seeknal_k8s.progress import skipped
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def _so_far(run: RunFolder, node: str, state: str) -> PrefectRunResult:
         return _result(None, Ending(NO_EXIT_CODE, "it has not begun"), reason, 0, success=False)
     ending = Ending.read(attempts[-1] / _RESULT)
     if ending is None:
-        reason = "Running" if state == RUNNING else "Lost"
+        reason = progress.RUNNING if state == RUNNING else "Lost"
         unknown = Ending(NO_EXIT_CODE)
         return _result(attempts[-1], unknown, reason, len(attempts), success=False)
     found = verdict.read(ending)
@@ -95,7 +94,7 @@ def took(about: dict[str, Any], state: str) -> float | None:
 def counts(results: RunResults) -> dict[str, int]:
     """Return how many nodes ended how."""
     cached = sum(result.reason == "Cached" for result in results.values())
-    passed_over = sum(skipped(result) for result in results.values())
+    passed_over = sum(progress.skipped(result) for result in results.values())
     good = sum(result.success for result in results.values()) - cached
     failed = len(results) - cached - passed_over - good
     return dict(zip(COUNTED, (good, failed, passed_over, cached), strict=True))

@@ -18,7 +18,7 @@ from seeknal_k8s import verdict
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.cli import program
 from seeknal_k8s.errors import ProjectRefused
-from seeknal_k8s.progress import STYLES, clean, duration, first_line, mark, plural, skipped
+from seeknal_k8s.progress import RUNS, STYLES, clean, duration, first_line, mark, plural, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -143,7 +143,7 @@ def size(count: float | None) -> str:
         return ""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:  # noqa: PLR2004 - by definition
-            return f"{count:.3g} {unit}"
+            return f"{count:,.0f} {unit}" if count >= 100 else f"{count:.3g} {unit}"  # noqa: PLR2004 - three digits either way
         count /= 1024
     return f"{count:,.1f} TiB"
 
@@ -157,7 +157,7 @@ def results_table(results: RunResults) -> list[Text]:
 
 def _row(node: str, result: PrefectRunResult) -> list[Text | str]:
     sign = mark(result)
-    ran = result.attempts > 0
+    ran = result.attempts > 0 and sign != RUNS
     return [
         Text(sign, style=STYLES[sign]),
         node,
@@ -165,7 +165,7 @@ def _row(node: str, result: PrefectRunResult) -> list[Text | str]:
         str(result.exit_code) if ran else "",
         duration(result.duration_seconds) if ran else "",
         "" if result.rows is None else f"{result.rows:,}",
-        str(result.attempts) if ran else "",
+        str(result.attempts or ""),
         size(result.peak_memory_bytes),
     ]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from seeknal_k8s.coordinator import Planned, RunRequest
-    from seeknal_k8s.engine_client import EngineProcess
+    from seeknal_k8s.engine_process import EngineProcess
     from seeknal_k8s.results import RunResults
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -5,3 +5,14 @@ scripts that Seeknal would start with ``uv run``, ``publish`` writes what Seekna
 Import these from a process whose working directory is the project: Seeknal loads ``.env`` from
 there, once, at import.
 """
+
+from __future__ import annotations
+
+
+def preload() -> None:
+    """Import the part of Seeknal that does not look at the working directory: most of the time.
+
+    The rest waits until the project is known.
+    """
+    import seeknal.workflow.dag
+    import seeknal.workflow.state  # noqa: F401

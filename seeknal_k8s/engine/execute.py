@@ -221,8 +221,15 @@ def _execute(node: DAGNode, context: ExecutionContext, task: Task) -> Outcome:
         outcome.error = fault
     else:
         outcome.error = result.error_message or f"the node ended as {result.status.value}"
-        outcome.exit_code = exitcodes.of_text(outcome.error)
+        outcome.exit_code = exitcodes.of_text(f"{outcome.error}\n{_raised(outcome.metadata)}")
     return outcome
+
+
+def _raised(metadata: Mapping[str, Any]) -> str:
+    """Return the exception that ended a script: Seeknal's error has only the last line of it."""
+    printed = str(metadata.get("stderr", ""))
+    _, found, last = printed.rpartition("Traceback (most recent call last):")
+    return "\n".join(line for line in last.splitlines() if found and not line.startswith(" "))
 
 
 def _prelude(connection: Connection, task: Task) -> None:
@@ -330,7 +337,12 @@ def _message(error: Exception) -> str:
 
 
 def _as_in_project(outcome: Outcome, project: Project, task: Task) -> Outcome:
-    """Name files as they are called once accepted: in the project, not in the workspace."""
+    """Name files as they are called once accepted: in the project, not in the workspace.
+
+    Where a disk is full, it matters which: that message stays as it is.
+    """
+    if outcome.exit_code == exitcodes.UNAVAILABLE:
+        return outcome
     here, there = str(task.workspace), str(project.request.root)
     outcome.error = outcome.error.replace(here, there)
     outcome.metadata = _renamed(outcome.metadata, here, there)

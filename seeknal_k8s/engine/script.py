@@ -41,6 +41,9 @@ json.dump({"version": sys.version, "path": sys.path[1:], "prefix": sys.prefix,
 _PATIENCE = 120.0
 """Seconds to wait for a probe: uv may have to install what a header asks for."""
 
+_KEPT = 1 << 20
+"""How many bytes of what a script prints Seeknal gets to see: it keeps the last 10,000."""
+
 _HEADER = re.compile(r"^# /// script\s*$.*?^# ///\s*$", re.MULTILINE | re.DOTALL)
 
 
@@ -166,13 +169,13 @@ def _run(
         pid = _fork_script(script, found, env, (out_end, err_end))
     os.close(out_end)
     os.close(err_end)
-    captured = _tee({out: (1, []), err: (2, [])}, time.monotonic() + timeout)
-    if captured is None:
+    kept = _tee({out: (1, bytearray()), err: (2, bytearray())}, time.monotonic() + timeout)
+    if kept is None:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         raise subprocess.TimeoutExpired(command, timeout)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    stdout, stderr = (b"".join(part).decode(errors="replace") for part in captured)
+    stdout, stderr = (part.decode(errors="replace") for part in kept)
     return subprocess.CompletedProcess(command, code, stdout, stderr)
 
 
@@ -195,9 +198,9 @@ def _single_threaded() -> bool:
 
 
 def _tee(
-    pipes: dict[int, tuple[int, list[bytes]]], deadline: float
-) -> tuple[list[bytes], list[bytes]] | None:
-    """Copy each pipe to its own descriptor and keep it, to the end; None when time runs out."""
+    pipes: dict[int, tuple[int, bytearray]], deadline: float
+) -> tuple[bytearray, bytearray] | None:
+    """Copy each pipe to its own descriptor and keep the end of it; None when time runs out."""
     with selectors.DefaultSelector() as selector:
         for pipe, destination in pipes.items():
             selector.register(pipe, selectors.EVENT_READ, destination)
@@ -212,7 +215,9 @@ def _tee(
                     os.close(key.fd)
                     continue
                 descriptor, kept = key.data
-                kept.append(chunk)
+                kept += chunk
+                if len(kept) > 2 * _KEPT:
+                    del kept[:-_KEPT]
                 _write_all(descriptor, chunk)
     out, err = pipes.values()
     return out[1], err[1]

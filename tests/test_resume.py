@@ -1,0 +1,248 @@
+"""What becomes of a run that fails, is interrupted, or killed; and what the next one makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from tests.faithful import states
+from tests.gates import PATIENCE, Outside, below, gone
+from tests.projects import Pair, csv, pair_of, start, transform
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TOGETHER = ("--set", "cpu=100m", "--set", "backoff=1s")
+"""Lets two nodes run at once also on one core, and a retry follow soon."""
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Outside:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    return Outside(folder)
+
+
+@pytest.fixture
+def pair(tmp_path: Path, outside: Outside) -> Iterator[Pair]:
+    """A project of `before`, `held` and `after` in a row, and `beside` with nobody below it."""
+
+    def build(project: Path) -> None:
+        csv(project, "plain")
+        outside.node(project, "before", "source.plain")
+        outside.node(project, "held", "transform.before")
+        outside.node(project, "beside", "transform.before")
+        transform(project, "after", "SELECT count(*) AS n FROM __THIS__", "transform.held")
+
+    with pair_of(tmp_path, "resume", build) as pair:
+        yield pair
+
+
+def _started(pair: Pair, *arguments: str) -> subprocess.Popen[str]:
+    return start(pair.ours, pair.home / "ours", "run", *TOGETHER, *arguments)
+
+
+def _results(pair: Pair, run: str) -> dict[str, Any]:
+    file = pair.ours / ".seeknal-k8s" / "runs" / run / "results.json"
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["results"]
+    return results
+
+
+def _reasons(pair: Pair, run: str) -> dict[str, str]:
+    return {node: result["reason"] for node, result in _results(pair, run).items()}
+
+
+def _half_done(pair: Pair) -> list[str]:
+    """Return what the node at the gate has left where others can see it."""
+    names = ("half_way", "transform_held.parquet", "transform_after.parquet", "*.tmp")
+    return [file.name for name in names for file in (pair.ours / "target").rglob(name)]
+
+
+def _assert_ends_equal(pair: Pair) -> None:
+    pair.run_mono()
+    assert {status for status, _, _ in states(pair.ours).values()} == {"success"}
+    assert pair.differences() == []
+
+
+def test_after_bad_sql_is_mended_a_new_run_does_the_rest(pair: Pair, outside: Outside) -> None:
+    good = "SELECT count(*) AS n FROM __THIS__"
+    transform(pair.ours, "after", "SELECT nope FROM __THIS__", "transform.held")
+    transform(pair.ours, "last", "SELECT n + 1 AS n FROM __THIS__", "transform.after")
+    transform(pair.mono, "last", "SELECT n + 1 AS n FROM __THIS__", "transform.after")
+
+    assert pair.run_ours("--run-id", "one").returncode == 1
+    reasons = _reasons(pair, "one")
+    assert reasons["transform.after"] == "NodeFailed"
+    assert reasons["transform.last"] == "UpstreamFailed"
+    assert not (pair.ours / "target" / "intermediate" / "transform_last.parquet").exists()
+
+    transform(pair.ours, "after", good, "transform.held")
+    refused = pair.run_ours("--resume", "one")
+    assert refused.returncode == 78
+    assert "has changed since run one" in refused.stderr
+
+    assert pair.run_ours("--run-id", "two").returncode == 0
+    again = {node for node, reason in _reasons(pair, "two").items() if reason != "Cached"}
+    assert again == {"transform.after", "transform.last"}
+    assert outside.ran() == {"before": 1, "held": 1, "beside": 1}
+    _assert_ends_equal(pair)
+
+
+def test_after_the_world_is_mended_a_resumed_run_does_the_rest(
+    pair: Pair, outside: Outside
+) -> None:
+    outside.breaks("held")
+    failed = pair.run_ours("--run-id", "one")
+    assert failed.returncode == 1
+    assert "--resume one" in failed.stdout + failed.stderr
+    assert "not as it should be" in _results(pair, "one")["transform.held"]["message"]
+
+    outside.mend("held")
+    assert pair.run_ours("--resume", "one").returncode == 0
+    assert outside.ran() == {"before": 1, "held": 2, "beside": 1}
+    assert _results(pair, "one")["transform.held"]["success"]
+    _assert_ends_equal(pair)
+    nothing = pair.run_ours("--json")
+    assert {each["reason"] for each in json.loads(nothing.stdout)["results"].values()} == {"Cached"}
+
+
+def test_a_killed_coordinator_takes_everything_with_it_and_is_resumed(
+    pair: Pair, outside: Outside
+) -> None:
+    outside.close("held")
+    coordinator = _started(pair, "--run-id", "one")
+    outside.reached("held")
+    processes = below(coordinator)
+    coordinator.kill()
+    coordinator.communicate(timeout=PATIENCE)
+    assert len(processes) >= 3
+    assert gone(processes)
+    assert _half_done(pair) == []
+
+    outside.take_away("held")
+    assert pair.run_ours("--resume", "one").returncode == 0
+    ran = outside.ran()
+    assert (ran["before"], ran["held"]) == (1, 2)
+    assert _half_done(pair) == ["transform_held.parquet", "transform_after.parquet"]
+    _assert_ends_equal(pair)
+
+
+def test_ctrl_c_ends_every_node_keeps_what_is_done_and_says_how_to_go_on(
+    pair: Pair, outside: Outside
+) -> None:
+    outside.close("held")
+    coordinator = _started(pair, "--run-id", "one")
+    outside.reached("held")
+    processes = below(coordinator)
+    coordinator.send_signal(signal.SIGINT)
+    out, err = coordinator.communicate(timeout=PATIENCE)
+    assert coordinator.returncode == 130, out + err
+    assert [process for process in processes if process.is_running()] == []
+    assert "seeknal-k8s run --resume one" in err
+    assert "Traceback" not in err
+    assert _half_done(pair) == []
+    assert _reasons(pair, "one")["transform.before"] == "Succeeded"
+    assert _reasons(pair, "one")["transform.held"] == "Interrupted"
+
+    outside.take_away("held")
+    assert pair.run_ours("--resume", "one").returncode == 0
+    ran = outside.ran()
+    assert (ran["before"], ran["held"]) == (1, 2)
+    _assert_ends_equal(pair)
+
+
+def _script(script: psutil.Process) -> psutil.Process:
+    return script
+
+
+def _worker(script: psutil.Process) -> psutil.Process:
+    return script.parents()[0]
+
+
+def _supervisor(script: psutil.Process) -> psutil.Process:
+    return script.parents()[1]
+
+
+@pytest.mark.parametrize(
+    ("victim", "retries", "reason", "code"),
+    [
+        pytest.param(_script, 0, "NodeFailed", 1, id="the script fails the node"),
+        pytest.param(_worker, 0, "Killed", 137, id="the worker fails the node, exit code 137"),
+        pytest.param(_worker, 1, "Succeeded", 0, id="the worker uses up one of the node's retries"),
+        pytest.param(_supervisor, 0, "Succeeded", 0, id="the supervisor costs the node no retry"),
+    ],
+)
+def test_kill_9_in_one_node_hurts_no_other(
+    pair: Pair, outside: Outside, victim: Any, *, retries: int, reason: str, code: int
+) -> None:
+    for name in ("held", "beside"):
+        outside.close(name)
+    coordinator = _started(pair, "--run-id", "one", "--set", f"transform.held:retries={retries}")
+    script, other = outside.reached("held"), outside.reached("beside")
+    outside.take_away("held")
+    processes = [script, *script.parents()[:2]]
+    victim(script).send_signal(signal.SIGKILL)
+    assert gone(processes)
+    assert other.is_running()
+    outside.open("beside")
+    out, err = coordinator.communicate(timeout=PATIENCE)
+    results = _results(pair, "one")
+    assert (results["transform.held"]["reason"], results["transform.held"]["exit_code"]) == (
+        reason,
+        code,
+    ), out + err
+    assert coordinator.returncode == (0 if code == 0 else 1)
+    assert results["transform.held"]["attempts"] == (2 if code == 0 else 1)
+    assert (results["transform.beside"]["success"], results["transform.beside"]["attempts"]) == (
+        True,
+        1,
+    )
+    assert not list((pair.ours / "target").rglob("half_way"))
+    if code:
+        assert pair.run_ours("--resume", "one").returncode == 0
+    assert outside.ran() == {"before": 1, "held": 2, "beside": 1}
+    _assert_ends_equal(pair)
+
+
+def test_a_second_coordinator_is_refused_or_waits(pair: Pair, outside: Outside) -> None:
+    outside.close("held")
+    first = _started(pair, "--run-id", "one")
+    outside.reached("held")
+
+    refused = pair.run_ours("--run-id", "two")
+    assert refused.returncode == 75
+    assert f"run one (process {first.pid} on " in refused.stderr
+    assert "--wait" in refused.stderr
+    assert not (pair.ours / ".seeknal-k8s" / "runs" / "two").exists()
+
+    impatient = _started(pair, "--run-id", "three", "--wait")
+    patient = _started(pair, "--run-id", "four", "--wait", "--json")
+    _wait_until_it_waits(pair, impatient)
+    impatient.send_signal(signal.SIGINT)
+    _, err = impatient.communicate(timeout=PATIENCE)
+    assert impatient.returncode == 130, err
+    _wait_until_it_waits(pair, patient)
+    assert first.poll() is None
+    outside.open("held")
+    first.communicate(timeout=PATIENCE)
+    out, err = patient.communicate(timeout=PATIENCE)
+    assert (first.returncode, patient.returncode) == (0, 0), err
+    results = json.loads(out)["results"].values()
+    assert {result["reason"] for result in results} == {"Cached"}
+    _assert_ends_equal(pair)
+
+
+def _wait_until_it_waits(pair: Pair, process: subprocess.Popen[str]) -> None:
+    """Wait until the process has the lock's file open, which is when it asks for the lock."""
+    lock = str(pair.ours / ".seeknal-k8s" / "lock")
+    watched = psutil.Process(process.pid)
+    while not any(file.path == lock for file in watched.open_files()):
+        assert process.poll() is None
+        os.sched_yield()
