@@ -44,10 +44,6 @@ test: .venv/.ready ## Run the tests with branch coverage (ARGS="-k name -x", WOR
 
 demo: .venv/.ready ## Run the example project, every node in its own process
 	$(BIN)/seeknal-k8s run examples/shop --full
-	@printf '\nTry next:\n'
-	@printf '  %s\n' '$(BIN)/seeknal-k8s plan examples/shop' \
-		'$(BIN)/seeknal-k8s show examples/shop' \
-		'$(BIN)/seeknal-k8s logs examples/shop transform.basket_pairs'
 
 bench: .venv/.ready ## Measure; results are written beside the scripts in benchmarks/
 	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done

@@ -21,6 +21,7 @@ from seeknal_k8s.errors import (
     Problem,
     ProjectRefused,
     StateUnreadable,
+    StoreLocked,
     StoreUnavailable,
 )
 from seeknal_k8s.events import RunEnded, RunStarted
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Planned", "RunRequest", "new_run_id", "plan", "run"]
+
+_PAUSE = 0.2
+"""Seconds between two looks at a lock that somebody else holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +97,19 @@ async def run(
 
 @contextlib.asynccontextmanager
 async def _locked(store: Store, run_id: str, wait: float) -> AsyncIterator[None]:
-    """Hold the store's lock, waiting for it in a thread so that Ctrl-C still works."""
+    """Hold the store's lock, asking for it again and again: Ctrl-C ends that, a thread it cannot."""
     store.prepare()
-    lock = store.lock(run_id, wait=wait)
-    if wait:
-        await asyncio.to_thread(lock.__enter__)
-    else:
-        lock.__enter__()
-    try:
+    until = time.monotonic() + wait
+    with contextlib.ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(store.lock(run_id))
+                break
+            except StoreLocked:
+                if time.monotonic() >= until:
+                    raise
+                await asyncio.sleep(_PAUSE)
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _require_folder(project: Path) -> None:
@@ -205,7 +211,11 @@ class _Execution:
         done, ended = self._take_up(planned.plan)
         plan = _without(planned.plan, done)
         self._note_start(planned.plan)
-        await self._warm(plan)
+        try:
+            await self._warm(plan)
+        except asyncio.CancelledError as cancelled:
+            self._folder.note(status="interrupted", ended=utc_now())
+            raise Interrupted("interrupted before the first node had started") from cancelled
         runner = Runner(
             plan=plan,
             backend=self._backend(),

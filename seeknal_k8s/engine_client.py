@@ -25,6 +25,7 @@ class EngineClient:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._reader_task: asyncio.Task[None] | None = None
+        self._has_children = False
 
     async def __aenter__(self) -> Self:
         reader, self._writer = await asyncio.open_connection(
@@ -39,6 +40,8 @@ class EngineClient:
             self._writer.close()
 
     async def __aexit__(self, *_: object) -> None:
+        if not self._has_children:
+            self._process.process.kill()  # it may be importing, deaf for a second, and has no children
         self.hang_up()
         if self._reader_task is not None:
             self._reader_task.cancel()
@@ -64,6 +67,7 @@ class EngineClient:
         """Ask without waiting; return the request's id and the future with its answer."""
         if self._writer is None or self._reader_task is None or self._reader_task.done():
             raise self._dead()
+        self._has_children = self._has_children or name in {"run", "publish"}
         request = next(self._ids)
         future = asyncio.get_running_loop().create_future()
         self._waiting[request] = future

@@ -225,6 +225,14 @@ class Supervisor:
             self.enforce()
             time.sleep(0.01)
         self.end_orphans()
+        _wait_for_all(until)
+
+
+def _wait_for_all(until: float) -> None:
+    """Wait for children that are about to die, or their working directory would stay in use."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0] or time.monotonic() < until:
+            time.sleep(0.001)
 
 
 def _closed(spare: _Spare) -> bool:

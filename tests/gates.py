@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections import Counter
@@ -101,3 +102,13 @@ def below(process: subprocess.Popen[str] | psutil.Process) -> list[psutil.Proces
 def gone(processes: list[psutil.Process]) -> bool:
     """Wait for the processes to end; return whether all have."""
     return not psutil.wait_procs(processes, timeout=PATIENCE)[1]
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return those that still run; a zombie does not, it waits for its parent to notice."""
+    running = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                running.append(process)
+    return running

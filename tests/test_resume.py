@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from tests.faithful import states
-from tests.gates import PATIENCE, Outside, below, gone
+from tests.gates import PATIENCE, Outside, alive, below, gone
 from tests.projects import Pair, csv, pair_of, start, transform
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import psutil
+
+    Started = Callable[..., subprocess.Popen[str]]
 
 TOGETHER = ("--set", "cpu=100m", "--set", "backoff=1s")
 """Lets two nodes run at once also on one core, and a retry follow soon."""
@@ -45,8 +48,18 @@ def pair(tmp_path: Path, outside: Outside) -> Iterator[Pair]:
         yield pair
 
 
-def _started(pair: Pair, *arguments: str) -> subprocess.Popen[str]:
-    return start(pair.ours, pair.home / "ours", "run", *TOGETHER, *arguments)
+@pytest.fixture
+def started(pair: Pair) -> Iterator[Started]:
+    """Return what starts ``run`` with arguments; whatever is left of it at the end is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*arguments: str) -> subprocess.Popen[str]:
+            process = start(pair.ours, pair.home / "ours", "run", *TOGETHER, *arguments)
+            stack.enter_context(process)  # at the end: closes the pipes, and waits
+            stack.callback(process.kill)
+            return process
+
+        yield run
 
 
 def _results(pair: Pair, run: str) -> dict[str, Any]:
@@ -114,10 +127,10 @@ def test_after_the_world_is_mended_a_resumed_run_does_the_rest(
 
 
 def test_a_killed_coordinator_takes_everything_with_it_and_is_resumed(
-    pair: Pair, outside: Outside
+    pair: Pair, outside: Outside, started: Started
 ) -> None:
     outside.close("held")
-    coordinator = _started(pair, "--run-id", "one")
+    coordinator = started("--run-id", "one")
     outside.reached("held")
     processes = below(coordinator)
     coordinator.kill()
@@ -135,16 +148,16 @@ def test_a_killed_coordinator_takes_everything_with_it_and_is_resumed(
 
 
 def test_ctrl_c_ends_every_node_keeps_what_is_done_and_says_how_to_go_on(
-    pair: Pair, outside: Outside
+    pair: Pair, outside: Outside, started: Started
 ) -> None:
     outside.close("held")
-    coordinator = _started(pair, "--run-id", "one")
+    coordinator = started("--run-id", "one")
     outside.reached("held")
     processes = below(coordinator)
     coordinator.send_signal(signal.SIGINT)
     out, err = coordinator.communicate(timeout=PATIENCE)
     assert coordinator.returncode == 130, out + err
-    assert [process for process in processes if process.is_running()] == []
+    assert alive(processes) == []
     assert "seeknal-k8s run --resume one" in err
     assert "Traceback" not in err
     assert _half_done(pair) == []
@@ -166,70 +179,90 @@ def _worker(script: psutil.Process) -> psutil.Process:
     return script.parents()[0]
 
 
-def _supervisor(script: psutil.Process) -> psutil.Process:
-    return script.parents()[1]
-
-
 @pytest.mark.parametrize(
     ("victim", "retries", "reason", "code"),
     [
         pytest.param(_script, 0, "NodeFailed", 1, id="the script fails the node"),
         pytest.param(_worker, 0, "Killed", 137, id="the worker fails the node, exit code 137"),
         pytest.param(_worker, 1, "Succeeded", 0, id="the worker uses up one of the node's retries"),
-        pytest.param(_supervisor, 0, "Succeeded", 0, id="the supervisor costs the node no retry"),
     ],
 )
-def test_kill_9_in_one_node_hurts_no_other(
-    pair: Pair, outside: Outside, victim: Any, *, retries: int, reason: str, code: int
+def test_kill_9_in_one_node_hurts_no_other(  # noqa: PLR0913 - fixtures and parameters
+    pair: Pair,
+    outside: Outside,
+    started: Started,
+    *,
+    victim: Callable[[psutil.Process], psutil.Process],
+    retries: int,
+    reason: str,
+    code: int,
 ) -> None:
     for name in ("held", "beside"):
         outside.close(name)
-    coordinator = _started(pair, "--run-id", "one", "--set", f"transform.held:retries={retries}")
+    coordinator = started("--run-id", "one", "--set", f"transform.held:retries={retries}")
     script, other = outside.reached("held"), outside.reached("beside")
     outside.take_away("held")
-    processes = [script, *script.parents()[:2]]
-    victim(script).send_signal(signal.SIGKILL)
-    assert gone(processes)
-    assert other.is_running()
+    killed = victim(script)
+    killed.kill()
+    assert gone([script, killed])
+    assert alive([other, *other.parents()[:1]])
     outside.open("beside")
     out, err = coordinator.communicate(timeout=PATIENCE)
-    results = _results(pair, "one")
-    assert (results["transform.held"]["reason"], results["transform.held"]["exit_code"]) == (
-        reason,
-        code,
-    ), out + err
-    assert coordinator.returncode == (0 if code == 0 else 1)
-    assert results["transform.held"]["attempts"] == (2 if code == 0 else 1)
-    assert (results["transform.beside"]["success"], results["transform.beside"]["attempts"]) == (
-        True,
-        1,
-    )
-    assert not list((pair.ours / "target").rglob("half_way"))
+    held, beside = (_results(pair, "one")[f"transform.{name}"] for name in ("held", "beside"))
+    assert (held["reason"], held["exit_code"]) == (reason, code), out + err
+    assert held["attempts"] == 1 + retries
+    assert (beside["reason"], beside["attempts"]) == ("Succeeded", 1)
+    assert coordinator.returncode == (1 if code else 0)
+    assert "half_way" not in _half_done(pair)
     if code:
         assert pair.run_ours("--resume", "one").returncode == 0
     assert outside.ran() == {"before": 1, "held": 2, "beside": 1}
     _assert_ends_equal(pair)
 
 
-def test_a_second_coordinator_is_refused_or_waits(pair: Pair, outside: Outside) -> None:
+def test_a_killed_engine_ends_the_run_which_can_be_resumed(
+    pair: Pair, outside: Outside, started: Started
+) -> None:
     outside.close("held")
-    first = _started(pair, "--run-id", "one")
+    coordinator = started("--run-id", "one")
+    script = outside.reached("held")
+    processes = below(coordinator)
+    script.parents()[1].kill()
+    _, err = coordinator.communicate(timeout=PATIENCE)
+    assert coordinator.returncode == 70, err
+    assert "the engine process has died" in err
+    assert "Traceback" not in err
+    assert gone(processes)
+    assert _half_done(pair) == []
+
+    outside.take_away("held")
+    assert pair.run_ours("--resume", "one").returncode == 0
+    ran = outside.ran()
+    assert (ran["before"], ran["held"]) == (1, 2)
+    _assert_ends_equal(pair)
+
+
+def test_a_second_coordinator_is_refused_or_waits(
+    pair: Pair, outside: Outside, started: Started
+) -> None:
+    outside.close("held")
+    first = started("--run-id", "one")
     outside.reached("held")
+    impatient = started("--run-id", "two", "--wait")
+    patient = started("--run-id", "three", "--wait", "--json")
 
-    refused = pair.run_ours("--run-id", "two")
-    assert refused.returncode == 75
-    assert f"run one (process {first.pid} on " in refused.stderr
-    assert "--wait" in refused.stderr
-    assert not (pair.ours / ".seeknal-k8s" / "runs" / "two").exists()
+    for wait in ((), ("--wait", "1")):
+        refused = pair.run_ours("--run-id", "four", *wait)
+        assert refused.returncode == 75
+        assert f"run one (process {first.pid} on " in refused.stderr
+        assert "--wait" in refused.stderr
+    runs = sorted(folder.name for folder in (pair.ours / ".seeknal-k8s" / "runs").iterdir())
+    assert runs == ["one"]
 
-    impatient = _started(pair, "--run-id", "three", "--wait")
-    patient = _started(pair, "--run-id", "four", "--wait", "--json")
-    _wait_until_it_waits(pair, impatient)
     impatient.send_signal(signal.SIGINT)
     _, err = impatient.communicate(timeout=PATIENCE)
     assert impatient.returncode == 130, err
-    _wait_until_it_waits(pair, patient)
-    assert first.poll() is None
+    assert patient.poll() is None
     outside.open("held")
     first.communicate(timeout=PATIENCE)
     out, err = patient.communicate(timeout=PATIENCE)
@@ -237,12 +270,3 @@ def test_a_second_coordinator_is_refused_or_waits(pair: Pair, outside: Outside) 
     results = json.loads(out)["results"].values()
     assert {result["reason"] for result in results} == {"Cached"}
     _assert_ends_equal(pair)
-
-
-def _wait_until_it_waits(pair: Pair, process: subprocess.Popen[str]) -> None:
-    """Wait until the process has the lock's file open, which is when it asks for the lock."""
-    lock = str(pair.ours / ".seeknal-k8s" / "lock")
-    watched = psutil.Process(process.pid)
-    while not any(file.path == lock for file in watched.open_files()):
-        assert process.poll() is None
-        os.sched_yield()

@@ -25,6 +25,20 @@ def program() -> str:
     return name if name in NAMES else NAMES[0]
 
 
+def typed() -> str:
+    """Return how to call the program again from here: by its name, or by path where that is needed."""
+    name = program()
+    if name == NAMES[1]:
+        return "kubectl seeknal"
+    called = sys.argv[0]
+    on_path = any(
+        os.access(os.path.join(folder, name), os.X_OK)  # noqa: PTH118 - see above
+        for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)
+    )
+    by_path = os.path.basename(called) == name and os.sep in called  # noqa: PTH119 - see above
+    return called if by_path and not on_path else name
+
+
 def main() -> None:
     """Run the program: the entry point of the console scripts."""
     engine = None

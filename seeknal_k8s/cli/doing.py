@@ -19,7 +19,7 @@ from seeknal_k8s.cli.arguments import (
 from seeknal_k8s.progress import warning_lines
 
 if TYPE_CHECKING:
-    from seeknal_k8s.coordinator import RunRequest
+    from seeknal_k8s.request import RunRequest
 
 _HERE = Path()
 
@@ -100,9 +100,9 @@ def _request(
     store: Path | None = None,
 ) -> "RunRequest":
     params = inputs.parameters()
-    # Pydantic comes with them, and a wrong date is told sooner without.
-    from seeknal_k8s.coordinator import RunRequest  # noqa: PLC0415
+    # Much comes with them, and a wrong date is told sooner without.
     from seeknal_k8s.options import parse_overrides  # noqa: PLC0415
+    from seeknal_k8s.request import RunRequest  # noqa: PLC0415
 
     return RunRequest(
         project=project,

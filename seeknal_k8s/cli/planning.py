@@ -15,10 +15,11 @@ from seeknal_k8s.progress import duration, plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from seeknal_k8s.coordinator import Planned, RunRequest
+    from seeknal_k8s.coordinator import Planned
     from seeknal_k8s.graph import Node
     from seeknal_k8s.options import Resolved
     from seeknal_k8s.plan import NodeRun, Plan
+    from seeknal_k8s.request import RunRequest
 
 _NAMED = 2
 """How many of the nodes that one waits for are named; more do not fit into a line."""

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from seeknal_k8s import verdict
 from seeknal_k8s.attempt import Ending
-from seeknal_k8s.cli import program
+from seeknal_k8s.cli import typed
 from seeknal_k8s.errors import ProjectRefused
 from seeknal_k8s.progress import RUNS, STYLES, clean, duration, first_line, mark, plural, skipped
 
@@ -102,7 +102,7 @@ class Here:
 
     def command(self, text: str) -> str:
         """Return a command of ours, completed: ``logs transform.a`` with ``-C`` where needed."""
-        words = [program(), text]
+        words = [typed(), text]
         elsewhere = str(self.project) != "."
         if elsewhere and text.split(maxsplit=1)[0] in {"run", "plan"}:
             words.append(shlex.quote(str(self.project)))

@@ -17,8 +17,9 @@ from seeknal_k8s.progress import PER_SECOND, Lines, LiveView
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from seeknal_k8s.coordinator import Planned, RunRequest
+    from seeknal_k8s.coordinator import Planned
     from seeknal_k8s.engine_process import EngineProcess
+    from seeknal_k8s.request import RunRequest
     from seeknal_k8s.results import RunResults
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
