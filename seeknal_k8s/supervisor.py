@@ -284,6 +284,7 @@ def _finish(child: Child, spec: AttemptSpec, status: int) -> Ending:
     workspace.remove(spec.workspace)
     outcome = {"exit_code": code, "error": error, "seconds": seconds}
     try:
+        spec.result_file.parent.mkdir(parents=True, exist_ok=True)  # it may have died before that
         write_record(spec, outcome=outcome, started=time.time() - seconds)
     except OSError as unwritten:
         if child.verdict is None:

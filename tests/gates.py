@@ -31,10 +31,12 @@ NODE = """
         rows = ctx.ref("{first}").assign(by="{name}")
         if os.path.exists("{outside}/{name}.closed"):
             ctx._store_output("transform.{name}", rows.head(1))
-            (ctx.target_dir / "half_way").write_text("{name}")
+            half_way = ctx.target_dir / "half_way"
+            half_way.touch()
             with open("{outside}/{name}.reached", "w") as reached:
                 reached.write(str(os.getpid()))
             open("{outside}/{name}.open").read()
+            half_way.unlink()
         if os.path.exists("{outside}/{name}.broken"):
             raise RuntimeError("the world outside is not as it should be")
         return rows

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +16,8 @@ import pytest
 
 from seeknal_k8s.attempt import AttemptSpec
 from seeknal_k8s.engine_client import EngineClient
-from tests.projects import csv, node, transform
-from tests.running import isolate, new_project, python
+from tests.projects import FEATURE_STORE, csv, node, transform, write
+from tests.running import isolate, python
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 FORKS = 1000 if os.environ.get("SEEKNAL_K8S_SLOW") else 200
 AT_ONCE = 4
+QUERY = "SELECT id, value * 2 AS double, DATE '2024-01-01' AS event_time FROM __THIS__"
 FEATURES = """
     entity: {name: item, join_keys: [id]}
     features:
@@ -33,17 +36,20 @@ FEATURES = """
 
 
 class Engine:
-    """An engine process with a small project open, and attempts at its nodes."""
+    """An engine process, a small project for it, and attempts at the nodes of that project."""
 
-    def __init__(self, client: EngineClient, folder: Path) -> None:
+    def __init__(self, client: EngineClient, folder: Path, project: Path) -> None:
         self.client = client
         self.folder = folder
-        self.project = new_project(folder)
-        csv(self.project, "items", rows=100)
-        query = "SELECT id, value * 2 AS double, DATE '2024-01-01' AS event_time FROM __THIS__"
-        transform(self.project, "doubled", query, "source.items")
-        node(self.project, "feature_group.items", FEATURES, inputs=("transform.doubled",))
-        python(self.project, "script", "return ctx.ref('transform.doubled').sort_values('id')")
+        self.project = project
+        write(project, "seeknal_project.yml", "name: forks\nversion: 1.0.0\n")
+        csv(project, "items", rows=100)
+        transform(project, "doubled", QUERY, "source.items")
+        python(project, "script", "return ctx.ref('transform.doubled')", "transform.doubled")
+        python(project, "looks", "print(os.environ.get('MARK'), os.getcwd())")
+        for number in range(AT_ONCE):  # no two attempts at one feature group share its store
+            group = f"feature_group.items{number}"
+            node(project, group, FEATURES, inputs=("transform.doubled",))
 
     async def open(self, *, spares: int) -> None:
         pins = {"today": "2024-01-01", "run_date": "2024-01-01T00:00:00", "run_id": "r"}
@@ -53,7 +59,7 @@ class Engine:
         places = str(self.folder / "environments")
         await self.client.call("warm", nodes=nodes, environments=places, spares=spares)
 
-    def spec(self, node_id: str, name: str, *inputs: str) -> AttemptSpec:
+    def spec(self, name: str, node_id: str, *inputs: str) -> AttemptSpec:
         return AttemptSpec(
             node_id=node_id,
             folder=str(self.folder / "attempts" / name),
@@ -66,15 +72,15 @@ class Engine:
         )
 
     async def attempt(self, spec: AttemptSpec) -> dict[str, Any]:
+        """Run an attempt, which has to succeed."""
         ended: dict[str, Any] = await self.client.call("run", spec=spec.to_dict())
+        assert ended["exit_code"] == 0, ended
         return ended
 
     async def publish(self, node_id: str, *inputs: str) -> None:
         """Run a node and put its files where those below it find them."""
-        spec = self.spec(node_id, f"first-{node_id}", *inputs)
-        ended = await self.attempt(spec)
-        assert ended["exit_code"] == 0, ended
-        for name in ended["outputs"]:
+        spec = self.spec(f"first-{node_id}", node_id, *inputs)
+        for name in (await self.attempt(spec))["outputs"]:
             (self.project / name).parent.mkdir(parents=True, exist_ok=True)
             (spec.out / name).replace(self.project / name)
 
@@ -84,26 +90,29 @@ class Engine:
     def files(self) -> int:
         return len(list(Path(f"/proc/{self.client.pid}/fd").iterdir()))
 
-    def children(self) -> int:
-        return len(psutil.Process(self.client.pid).children(recursive=True))
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.client.pid).children(recursive=True)
 
-    async def quiet(self, children: int) -> None:
-        """Wait until the processes of attempts that have ended are gone."""
+    async def settled(self, children: int) -> None:
+        """Wait until there are so many processes below it, which can only be looked at."""
         async with asyncio.timeout(30):
-            while self.children() > children:
+            while len(self.children()) != children:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
 @pytest.fixture
 async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     isolate(monkeypatch, tmp_path / "home")
+    project = tmp_path / f"forks_{uuid.uuid4().hex[:8]}"
     async with EngineClient() as client:
-        yield Engine(client, tmp_path)
+        yield Engine(client, tmp_path, project)
+    shutil.rmtree(FEATURE_STORE / project.name, ignore_errors=True)
 
 
-def _table(file: Path) -> list[tuple[Any, ...]]:
-    with duckdb.connect(":memory:") as connection:
-        return sorted(connection.read_parquet(str(file)).fetchall())
+def _table(file: Path) -> tuple[Any, ...]:
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+        rows = connection.read_parquet(str(file)).project("id, double").fetchall()
+    return tuple(sorted(rows))
 
 
 async def test_the_engine_process_never_has_a_second_thread(engine: Engine) -> None:
@@ -112,7 +121,7 @@ async def test_the_engine_process_never_has_a_second_thread(engine: Engine) -> N
     await engine.publish("source.items")
     await engine.publish("transform.doubled", "source.items")
     await engine.publish("transform.script", "transform.doubled")
-    await engine.publish("feature_group.items", "transform.doubled")
+    await engine.publish("feature_group.items0", "transform.doubled")
     assert engine.threads() == 1
 
 
@@ -123,50 +132,48 @@ async def test_many_forks_are_all_alike_and_leave_nothing(engine: Engine, spares
     await engine.open(spares=spares)
     await engine.publish("source.items")
     await engine.publish("transform.doubled", "source.items")
-    await engine.quiet(spares)
+    await engine.settled(spares)
     files = engine.files()
     left = iter(range(FORKS // 2))
-    tables = set()
+    tables = []
 
-    async def work() -> None:
+    async def work(worker: int) -> None:
         for number in left:
-            node_id = ("transform.doubled", "feature_group.items")[number % 2]
-            inputs = ("source.items", "transform.doubled")[number % 2]
-            spec = engine.spec(node_id, str(number), inputs)
+            node_id = "transform.doubled" if number % 2 else f"feature_group.items{worker}"
+            read = "source.items" if number % 2 else "transform.doubled"
+            spec = engine.spec(str(number), node_id, read)
             ended = await engine.attempt(spec)
-            assert (ended["exit_code"], ended["rows"]) == (0, 100), ended
-            (output,) = (
-                file for file in ended["outputs"] if "intermediate/" in file and file.endswith("t")
-            )
-            tables.add((node_id, tuple(_table(spec.out / output))))
+            assert ended["rows"] == 100
+            output = f"target/intermediate/{node_id.replace('.', '_')}.parquet"
+            assert output in ended["outputs"]
+            tables.append(_table(spec.out / output))
 
-    await asyncio.gather(*(work() for _ in range(AT_ONCE)))
-    assert sorted(node_id for node_id, _ in tables) == ["feature_group.items", "transform.doubled"]
-    await engine.quiet(spares)
-    assert engine.threads() == 1
-    assert engine.files() <= files + spares  # spares come and go, each with one pipe
+    await asyncio.gather(*(work(worker) for worker in range(AT_ONCE)))
+    assert len(tables) == FORKS // 2
+    assert len(set(tables)) == 1
+    await engine.settled(spares)
+    assert (engine.threads(), engine.files()) == (1, files)
 
 
 async def test_a_spare_that_was_killed_is_replaced(engine: Engine) -> None:
     await engine.open(spares=2)
     await engine.publish("source.items")
-    async with asyncio.timeout(30):
-        while engine.children() != 2:
-            await asyncio.sleep(0.01)
-    for spare in psutil.Process(engine.client.pid).children():
+    await engine.settled(2)
+    spares = engine.children()
+    for spare in spares:
         spare.kill()
+    psutil.wait_procs(spares, timeout=30)
     for number in range(4):
-        ended = await engine.attempt(engine.spec("source.items", str(number)))
-        assert ended["exit_code"] == 0, ended
+        await engine.attempt(engine.spec(str(number), "source.items"))
+    await engine.settled(2)
 
 
 async def test_an_attempt_sees_nothing_of_the_one_before(engine: Engine) -> None:
     await engine.open(spares=1)
-    spec = engine.spec("source.items", "first")
-    assert (await engine.attempt(replace(spec, env=(("MARK", "set"),))))["exit_code"] == 0
-    python(engine.project, "looks", "print(os.environ.get('MARK'), os.getcwd())")
-    await engine.open(spares=1)
-    looks = engine.spec("transform.looks", "looks")
-    assert (await engine.attempt(looks))["exit_code"] == 0
-    seen = (Path(looks.folder) / "stdout").read_text().splitlines()[0]
-    assert seen == f"None {looks.workspace}"
+    first = replace(engine.spec("first", "transform.looks"), env=(("MARK", "set"),))
+    second = engine.spec("second", "transform.looks")
+    seen = []
+    for spec in (first, second):
+        await engine.attempt(spec)
+        seen.append((Path(spec.folder) / "stdout").read_text().splitlines()[0])
+    assert seen == [f"set {first.workspace}", f"None {second.workspace}"]

@@ -28,6 +28,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from seeknal_k8s.subreaper import die_with_parent
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -186,6 +188,7 @@ def _fork_script(
     pid = os.fork()
     if pid:
         return pid
+    die_with_parent()  # a worker that is killed cannot end its script, and one left over still writes
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(stream, descriptor)
     os.closerange(3, 256)  # as ``subprocess`` leaves a program: with its three streams alone
