@@ -124,11 +124,17 @@ async def _read(client: EngineClient, request: RunRequest, pins: dict[str, str])
     raw: dict[str, Any] = await client.call(
         "open",
         root=str(request.project.resolve()),
+        home=str(_home(request)),
         pins=pins,
         overrides=dict(request.params),
         profile=str(request.profile.resolve()) if request.profile else None,
     )
     return raw
+
+
+def _home(request: RunRequest) -> Path:
+    """Return the folder below which ``target/`` is: what the run publishes to."""
+    return request.project.resolve()
 
 
 def _refuse_unreadable_state(raw: dict[str, Any], request: RunRequest) -> None:
@@ -144,7 +150,7 @@ def _set_unreadable_state_aside(raw: dict[str, Any], request: RunRequest, run_id
     """Keep a corrupt state file under another name, when the user has chosen to start anew."""
     _refuse_unreadable_state(raw, request)
     if raw["state_error"]:
-        file = Path(raw["root"]) / "target" / "run_state.json"
+        file = _home(request) / "target" / "run_state.json"
         file.replace(file.with_name(f"{file.name}.corrupt.{run_id}"))
 
 
@@ -203,6 +209,7 @@ class _Execution:
         self._observer = observer
         self._raw = raw
         self._project = Path(raw["root"])
+        self._home = _home(request)
         self._pins = pins
 
     async def run(self) -> RunResults:
@@ -220,7 +227,7 @@ class _Execution:
             plan=plan,
             backend=self._backend(),
             folder=self._folder,
-            project=self._project,
+            home=self._home,
             observer=self._observer,
             at_once=self._request.at_once,
             fail_fast=self._request.fail_fast,
@@ -279,8 +286,8 @@ class _Execution:
             if ending is None or not verdict.read(ending).success:
                 continue
             if node.id not in accepted:
-                accept(self._folder, self._project, node, attempts[-1], ending)
-            if all((self._project / file).exists() for file in ending.outputs):
+                accept(self._folder, self._home, node, attempts[-1], ending)
+            if all((self._home / file).exists() for file in ending.outputs):
                 found = verdict.read(ending)
                 done[node.id] = result_of(attempts[-1], ending, found, attempts=len(attempts))
                 ended[node.id] = state_record(node.digest, done[node.id], ending)

@@ -31,8 +31,9 @@ class EngineProcess:
 
     def tail(self, size: int = 4000) -> str:
         """Return the end of what the process has printed, at most ``size`` bytes."""
-        self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - size))
-        return self.log.read().decode(errors="replace").strip()
+        log = self.log.fileno()  # its offset is the process's too: it must not move
+        start = max(0, os.fstat(log).st_size - size)
+        return os.pread(log, size, start).decode(errors="replace").strip()
 
     def close(self) -> None:
         """Close the channel, which ends the process and its children, and wait for that."""

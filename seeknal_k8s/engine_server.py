@@ -59,6 +59,7 @@ class Server:
         self._wakeup = Wakeup(signal.SIGCHLD, signal.SIGTERM)
         self._attempts: dict[int, int] = {}
         self._warm = 0
+        self._exit_code = exitcodes.OK
         self._poll = select.poll()
         self._project: Project | None = None
         self._supervisor: Supervisor | None = None
@@ -76,6 +77,10 @@ class Server:
                     return
         except (BrokenPipeError, ConnectionResetError):
             return
+        except Exception:
+            traceback.print_exc()  # the coordinator shows it: our last words
+            self._exit_code = exitcodes.SOFTWARE
+            raise
         finally:
             self._end()
 
@@ -110,9 +115,8 @@ class Server:
         return True
 
     def _handle(self, request: dict[str, Any]) -> None:
-        call = getattr(self, f"_call_{request['call']}")
         try:
-            answer = call(request)
+            answer = getattr(self, f"_call_{request['call']}")(request)
         except Exception as error:  # noqa: BLE001 - the coordinator is told, and decides
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
@@ -134,6 +138,7 @@ class Server:
         self._project = open_project(
             Request(
                 root=Path(request["root"]),
+                home=Path(request["home"]),
                 pins=Pins(**request["pins"]),
                 overrides=request["overrides"],
                 profile=Path(request["profile"]) if request["profile"] else None,
@@ -232,7 +237,9 @@ class Server:
     def _end(self) -> None:
         if self._supervisor is not None:
             self._supervisor.end_all("its coordinator has gone", _PATIENCE)
-        os._exit(0)  # at once: an interpreter with Seeknal in it takes 0.1 s to clean up
+        os._exit(
+            self._exit_code
+        )  # at once: an interpreter with Seeknal in it takes 0.1 s to clean up
 
 
 def _find_uv() -> None:

@@ -55,14 +55,14 @@ class _Progress:
 class Runner:
     """One execution of one plan.
 
-    ``project`` is where outputs are published. ``at_once`` bounds how many nodes run together.
+    Outputs are published below ``home``. ``at_once`` bounds how many nodes run together.
     ``done`` are results that an earlier try of the same run has accepted.
     """
 
     plan: Plan
     backend: Backend
     folder: RunFolder
-    project: Path
+    home: Path
     observer: Observer
     at_once: int | None = None
     fail_fast: bool = False
@@ -181,7 +181,7 @@ class Runner:
         self._finish(progress, result, ending)
 
     def _accept(self, attempt: Attempt, ending: Ending) -> None:
-        accept(self.folder, self.project, attempt.node, attempt.folder, ending)
+        accept(self.folder, self.home, attempt.node, attempt.folder, ending)
 
     def _may_retry(self, progress: _Progress, found: Verdict) -> bool:
         if not found.retry:
@@ -251,17 +251,17 @@ class Runner:
         return RunResults(ordered, run_id=self.folder.id)
 
 
-def accept(folder: RunFolder, project: Path, node: Node, attempt: Path, ending: Ending) -> None:
+def accept(folder: RunFolder, home: Path, node: Node, attempt: Path, ending: Ending) -> None:
     """Publish an attempt's outputs and remember it: the one place where ``target/`` changes.
 
     Raises:
         StoreUnavailable: it could not be written.
     """
     try:
-        workspace.accept(attempt / "out", project, project / "target", ending.outputs)
+        workspace.accept(attempt / "out", home, ending.outputs)
         folder.note_accepted({"node": node.id, "digest": node.digest, "attempt": attempt.name})
     except OSError as error:
-        raise unavailable(project / "target", error) from error
+        raise unavailable(home / "target", error) from error
 
 
 def state_record(digest: str, result: PrefectRunResult, ending: Ending) -> dict[str, Any]:

@@ -84,10 +84,11 @@ class RunFolder:
     def note_accepted(self, record: Mapping[str, Any]) -> None:
         """Remember that a node's outputs are published; survives a kill right after.
 
-        It need not survive a power cut: then the node runs again.
+        It need not survive a power cut: then the node runs again. A record starts with the end of
+        the line before, lest one that a kill has torn spoil it.
         """
         with (self.path / "accepted.jsonl").open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps(record) + "\n")
+            ledger.write("\n" + json.dumps(record))
 
     def bundle(self, node_id: str, interval: str = "") -> Path:
         """Return the folder of one node's attempts."""

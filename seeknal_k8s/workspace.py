@@ -119,21 +119,18 @@ def remove(workspace: Path) -> None:
     shutil.rmtree(workspace, ignore_errors=True)
 
 
-def accept(out: Path, project: Path, target: Path, files: Iterable[str]) -> None:
-    """Publish an attempt's files: each replaces its predecessor at once, or is there already.
+def accept(out: Path, home: Path, files: Iterable[str]) -> None:
+    """Publish an attempt's files below ``home``: each replaces its predecessor at once.
 
-    ``target/…`` goes to ``target``, everything else to the project. Accepting twice does no harm.
+    A file that is there already is not moved again: accepting twice does no harm.
 
     Raises:
         OSError: a file could not be moved.
     """
     for name in files:
-        source = out / name
-        first, _, rest = name.partition("/")
-        destination = target / rest if first == "target" else project / name
-        if source.exists():
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            _move(source, destination)
+        if (out / name).exists():
+            (home / name).parent.mkdir(parents=True, exist_ok=True)
+            _move(out / name, home / name)
     shutil.rmtree(out, ignore_errors=True)
 
 

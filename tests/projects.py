@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from tests.faithful import EXAMPLE, SCRIPTS, copy_project, differences, environment, ours, seeknal, states
+from tests.faithful import (
+    EXAMPLE,
+    SCRIPTS,
+    copy_project,
+    differences,
+    environment,
+    ours,
+    seeknal,
+    states,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

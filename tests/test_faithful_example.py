@@ -150,7 +150,9 @@ def _other_sql_of_leaf(pair: Pair) -> None:
 
 CHANGES = [
     pytest.param(
-        _other_sql, {"transform.web_traffic", "transform.daily_sales"}, id="other SQL in a transform"
+        _other_sql,
+        {"transform.web_traffic", "transform.daily_sales"},
+        id="other SQL in a transform",
     ),
     pytest.param(
         _other_parameter,
@@ -167,7 +169,9 @@ CHANGES = [
         id="another parameter",
     ),
     pytest.param(_one_row_more, {"source.customers"}, id="one row more in a CSV file"),
-    pytest.param(_touched, {"source.orders", "rule.no_order_without_lines"}, id="a CSV file touched"),
+    pytest.param(
+        _touched, {"source.orders", "rule.no_order_without_lines"}, id="a CSV file touched"
+    ),
     pytest.param(
         _one_node_less,
         {"transform.newsletter_audience", "exposure.newsletter_file"},

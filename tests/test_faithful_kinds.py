@@ -131,7 +131,9 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     [
         pytest.param("feature_group.totals", "success", 3, id="a feature group"),
         pytest.param("feature_group.also", "success", 3, id="a second one of the same entity"),
-        pytest.param("feature_group.text_entity", "success", 3, id="a group whose entity is a word"),
+        pytest.param(
+            "feature_group.text_entity", "success", 3, id="a group whose entity is a word"
+        ),
         pytest.param("transform.of_group", "success", 1, id="SQL with FROM feature_group.x"),
         pytest.param("aggregation.spend", "success", 40, id="an aggregation"),
         pytest.param("second_order_aggregation.regions", "success", 2, id="a second order"),
@@ -226,7 +228,8 @@ def _below_an_aggregation(project: Path) -> None:
         "by_view": "aggregation.spend",
         "quoted": '"aggregation.spend"',
     }.items():
-        transform(project, name, f"SELECT count(*) AS n FROM {reads}", *spend)
+        sql = f"SELECT count(*) AS n FROM {reads}"  # noqa: S608 - of our own making
+        transform(project, name, sql, *spend)
 
 
 def test_what_reads_an_aggregation_reads_its_real_rows(tmp_path: Path) -> None:

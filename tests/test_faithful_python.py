@@ -234,6 +234,8 @@ def _dice(project: Path) -> None:
 def test_two_nodes_never_throw_the_same_dice(tmp_path: Path) -> None:
     with pair_of(tmp_path, "pydice", _dice) as pair:
         assert pair.run_ours().returncode == 0
-    drawn = [row for name in ("one", "two", "three") for row in rows(pair.ours, f"transform.{name}")]
+    drawn = [
+        row for name in ("one", "two", "three") for row in rows(pair.ours, f"transform.{name}")
+    ]
     assert len(drawn) == 15
     assert len(set(drawn)) == 15

@@ -32,7 +32,8 @@ def _sources(project: Path) -> None:
     lines = "source: jsonl\ntable: data/lines.jsonl\nparams:\n  format: newline\n"
     node(project, "source.lines", lines)
     cube = project / "data" / "cube.parquet"
-    duckdb.sql("SELECT range AS id, range ** 3 AS cube FROM range(50)").write_parquet(str(cube))
+    copy = "COPY (SELECT range AS id, range ** 3 AS cube FROM range(50)) TO $1 (FORMAT parquet)"
+    duckdb.execute(copy, [str(cube)])
     node(project, "source.cube", "source: parquet\ntable: data/cube.parquet\n")
     node(project, "source.gone", "source: csv\ntable: data/there_is_none.csv\n")
 
@@ -59,7 +60,7 @@ def _transforms(project: Path) -> None:
     transform(project, "below_none", "SELECT count(*) AS n FROM __THIS__", "transform.none_left")
     transform(project, "broken", "SELECT no_such_column FROM __THIS__", plain)
     transform(project, "SELECT", "SELECT id FROM __THIS__ WHERE grp = 0", plain)
-    transform(project, "quoted", "SELECT 'it''s; -- not' AS \"a \"\"b\"\" c\" -- end", plain)
+    transform(project, "quoted", 'SELECT \'it\'\'s; -- not\' AS "a ""b"" c" -- end', plain)
 
 
 def _parameters(project: Path) -> None:
@@ -204,14 +205,17 @@ def test_new_files_of_a_pattern_are_read_when_a_reader_runs_again(tmp_path: Path
             pair.edit(f"seeknal/transforms/of_{name}.yml", "AS top", "AS highest")
         pair.run_both()
         assert pair.differences() == []
-        assert rows(pair.ours, "transform.of_flat") == rows(pair.ours, "transform.of_deep") == [(2,)]
+        assert (
+            rows(pair.ours, "transform.of_flat") == rows(pair.ours, "transform.of_deep") == [(2,)]
+        )
 
 
 def _halves(project: Path) -> None:
     write(project, "data/halves.csv", "id,half\n1,0.5\n2,1.5\n3,2.5\n")
     node(project, "source.halves", "source: csv\ntable: data/halves.csv\n")
     for name, table in {"by_view": "source.halves", "by_ref": "ref('source.halves')"}.items():
-        transform(project, name, f"SELECT CAST(half AS BIGINT) AS n FROM {table}", "source.halves")
+        sql = f"SELECT CAST(half AS BIGINT) AS n FROM {table}"  # noqa: S608 - of our own making
+        transform(project, name, sql, "source.halves")
 
 
 def test_a_source_is_the_same_table_however_sql_names_it(tmp_path: Path) -> None:
@@ -226,9 +230,9 @@ def test_a_source_is_the_same_table_however_sql_names_it(tmp_path: Path) -> None
 
 def _temporary(project: Path) -> None:
     csv(project, "plain")
-    for number in (1, 2):
-        sql = f"CREATE TEMP TABLE t AS FROM __THIS__ WHERE grp = {number}; SELECT id FROM t"
-        transform(project, f"t{number}", sql, "source.plain")
+    sql = "CREATE TEMP TABLE t AS FROM __THIS__ WHERE grp = ?; SELECT id FROM t"
+    for number in "12":
+        transform(project, f"t{number}", sql.replace("?", number), "source.plain")
 
 
 def test_a_temp_table_is_its_nodes_own(tmp_path: Path) -> None:

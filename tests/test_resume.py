@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     Started = Callable[..., subprocess.Popen[str]]
 
+GOOD = "SELECT count(*) AS n FROM __THIS__"
 TOGETHER = ("--set", "cpu=100m", "--set", "backoff=1s")
 """Lets two nodes run at once also on one core, and a retry follow soon."""
 
@@ -33,19 +35,30 @@ def outside(tmp_path: Path) -> Outside:
     return Outside(folder)
 
 
+def _build(project: Path, outside: Outside) -> None:
+    """Make `before`, `held`, `after` and `last` in a row, and `beside` next to `held`."""
+    csv(project, "plain")
+    outside.node(project, "before", "source.plain")
+    outside.node(project, "held", "transform.before")
+    outside.node(project, "beside", "transform.before")
+    transform(project, "after", GOOD, "transform.held")
+    transform(project, "last", "SELECT n + 1 AS n FROM __THIS__", "transform.after")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The project as one ``seeknal run`` leaves it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pair_of(folder, "undisturbed", lambda project: _build(project, Outside(folder))) as pair:
+        assert pair.run_mono().returncode == 0
+        yield pair.mono
+
+
 @pytest.fixture
-def pair(tmp_path: Path, outside: Outside) -> Iterator[Pair]:
-    """A project of `before`, `held` and `after` in a row, and `beside` with nobody below it."""
-
-    def build(project: Path) -> None:
-        csv(project, "plain")
-        outside.node(project, "before", "source.plain")
-        outside.node(project, "held", "transform.before")
-        outside.node(project, "beside", "transform.before")
-        transform(project, "after", "SELECT count(*) AS n FROM __THIS__", "transform.held")
-
-    with pair_of(tmp_path, "resume", build) as pair:
-        yield pair
+def pair(tmp_path: Path, outside: Outside, undisturbed: Path) -> Iterator[Pair]:
+    """The undisturbed project, and ours, which has not run yet."""
+    with pair_of(tmp_path, "resume", lambda project: _build(project, outside)) as pair:
+        yield replace(pair, mono=undisturbed)
 
 
 @pytest.fixture
@@ -79,24 +92,19 @@ def _half_done(pair: Pair) -> list[str]:
 
 
 def _assert_ends_equal(pair: Pair) -> None:
-    pair.run_mono()
     assert {status for status, _, _ in states(pair.ours).values()} == {"success"}
     assert pair.differences() == []
 
 
 def test_after_bad_sql_is_mended_a_new_run_does_the_rest(pair: Pair, outside: Outside) -> None:
-    good = "SELECT count(*) AS n FROM __THIS__"
     transform(pair.ours, "after", "SELECT nope FROM __THIS__", "transform.held")
-    transform(pair.ours, "last", "SELECT n + 1 AS n FROM __THIS__", "transform.after")
-    transform(pair.mono, "last", "SELECT n + 1 AS n FROM __THIS__", "transform.after")
-
     assert pair.run_ours("--run-id", "one").returncode == 1
     reasons = _reasons(pair, "one")
     assert reasons["transform.after"] == "NodeFailed"
     assert reasons["transform.last"] == "UpstreamFailed"
     assert not (pair.ours / "target" / "intermediate" / "transform_last.parquet").exists()
 
-    transform(pair.ours, "after", good, "transform.held")
+    transform(pair.ours, "after", GOOD, "transform.held")
     refused = pair.run_ours("--resume", "one")
     assert refused.returncode == 78
     assert "has changed since run one" in refused.stderr
@@ -187,7 +195,7 @@ def _worker(script: psutil.Process) -> psutil.Process:
         pytest.param(_worker, 1, "Succeeded", 0, id="the worker uses up one of the node's retries"),
     ],
 )
-def test_kill_9_in_one_node_hurts_no_other(  # noqa: PLR0913 - fixtures and parameters
+def test_kill_9_in_one_node_hurts_no_other(
     pair: Pair,
     outside: Outside,
     started: Started,

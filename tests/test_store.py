@@ -163,13 +163,13 @@ def test_a_torn_last_line_of_the_ledger_is_passed_over(store: Store) -> None:
     folder.note_accepted({"node": "transform.a", "digest": "v1"})
     folder.note_accepted({"node": "transform.a", "digest": "v2"})
     with (folder.path / "accepted.jsonl").open("a") as ledger:
-        ledger.write('{"node": "transform.b", "dig')
+        ledger.write('\n{"node": "transform.b", "dig')
     assert folder.accepted() == {"transform.a": {"node": "transform.a", "digest": "v2"}}
 
 
 def test_the_ledger_goes_on_after_a_torn_line(store: Store) -> None:
     folder = store.new_run("r")
-    (folder.path / "accepted.jsonl").write_text('{"node": "transform.a", "dig')
+    (folder.path / "accepted.jsonl").write_text('\n{"node": "transform.a", "dig')
     folder.note_accepted({"node": "transform.b"})
     folder.note_accepted({"node": "transform.c"})
     assert set(folder.accepted()) == {"transform.b", "transform.c"}

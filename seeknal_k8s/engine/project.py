@@ -42,11 +42,13 @@ class Pins:
 class Request:
     """How to read a project: its absolute path, the pins, and what the command line overrides.
 
-    ``overrides`` are Seeknal's ``--params``, ``--date``, ``--start-date`` and ``--end-date``;
+    ``home`` is the folder with the ``target/`` that outputs are published to: the project itself, or
+    a store. ``overrides`` are Seeknal's ``--params``, ``--date``, ``--start-date`` and ``--end-date``;
     ``profile`` is a profiles.yml, None for Seeknal's own default.
     """
 
     root: Path
+    home: Path
     pins: Pins
     overrides: Mapping[str, Any]
     profile: Path | None = None
@@ -140,7 +142,7 @@ def _load_state(project: Project) -> None:
     from seeknal.workflow.state import StateError, load_state
 
     try:
-        project.state = load_state(project.request.root / "target" / STATE_FILE)
+        project.state = load_state(project.request.home / "target" / STATE_FILE)
     except StateError as error:
         project.state_error = str(error)
 
@@ -334,7 +336,7 @@ def _missing(project: Project) -> Iterable[str]:
             files = [*files, file] if past.row_count else files
         elif node.kind.value == "transform" and not past.row_count:
             files = []
-        if not all((project.request.root / file).exists() for file in files):
+        if not all((project.request.home / file).exists() for file in files):
             yield node_id
 
 

@@ -30,7 +30,7 @@ def publish(project: Project, record: Mapping[str, Any]) -> list[str]:
     Raises:
         OSError: a file could not be written.
     """
-    target = project.request.root / "target"
+    target = project.request.home / "target"
     manifest = _manifest(project)
     _save_manifest(manifest, target)
     _save_state(project, record, target)
