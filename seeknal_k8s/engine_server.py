@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from seeknal_k8s import exitcodes
 from seeknal_k8s.attempt import AttemptSpec
 from seeknal_k8s.engine import preload
+from seeknal_k8s.quiet import QUIET_THREADS
 from seeknal_k8s.subreaper import adopt_orphans
 from seeknal_k8s.wakeup import Wakeup
 
@@ -35,15 +36,6 @@ if TYPE_CHECKING:
     from seeknal_k8s.attempt import Ending
     from seeknal_k8s.engine.project import Project
     from seeknal_k8s.supervisor import Supervisor
-
-QUIET_THREADS = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-}
-"""What keeps the libraries from starting threads at import, which no fork would survive."""
 
 _PATIENCE = 5.0
 """Seconds that attempts get to end when the coordinator has gone."""
@@ -237,9 +229,8 @@ class Server:
     def _end(self) -> None:
         if self._supervisor is not None:
             self._supervisor.end_all("its coordinator has gone", _PATIENCE)
-        os._exit(
-            self._exit_code
-        )  # at once: an interpreter with Seeknal in it takes 0.1 s to clean up
+        # At once: an interpreter with Seeknal in it takes 0.1 s to clean up.
+        os._exit(self._exit_code)
 
 
 def _find_uv() -> None:
