@@ -54,7 +54,9 @@ class Engine:
     async def open(self, *, spares: int) -> None:
         pins = {"today": "2024-01-01", "run_date": "2024-01-01T00:00:00", "run_id": "r"}
         root = str(self.project)
-        raw = await self.client.call("open", root=root, pins=pins, overrides={}, profile=None)
+        raw = await self.client.call(
+            "open", root=root, home=root, pins=pins, overrides={}, profile=None
+        )
         nodes = [found["id"] for found in raw["nodes"]]
         places = str(self.folder / "environments")
         await self.client.call("warm", nodes=nodes, environments=places, spares=spares)

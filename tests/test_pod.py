@@ -19,7 +19,6 @@ from seeknal_k8s.request import new_pins
 from tests.faithful import environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PINS = new_pins("run-1")
@@ -100,7 +99,7 @@ class Pod:
 
 
 @pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
+def pod(tmp_path: Path) -> Pod:
     return Pod(tmp_path)
 
 
