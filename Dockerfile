@@ -21,39 +21,40 @@ COPY pyproject.toml uv.lock ./
 RUN --mount=type=cache,target=/root/.cache \
     version=$(sed -n '/^name = "uv"$/{n;s/version = "\(.*\)"/\1/p;}' uv.lock) \
     && python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-        --target=/uv "uv==$version"
+        --target=/tmp/uv "uv==$version" \
+    && mkdir /locked && mv /tmp/uv/bin/uv /locked
 # The optional dependencies that flow pods need. EXTRA= leaves them out.
 ARG EXTRA=prefect
-RUN /uv/bin/uv export --quiet --frozen --no-dev --no-emit-project ${EXTRA:+--extra} ${EXTRA} \
-    --output-file=requirements.txt
+RUN /locked/uv export --quiet --frozen --no-dev --no-emit-project ${EXTRA:+--extra} ${EXTRA} \
+    --output-file=/locked/requirements.txt
 
-# Nobody runs the tests of Pandas here: they are a tenth of the whole.
+# Nobody runs the tests of pandas here: they and their like are a tenth of the whole. The uv that
+# installs comes from the stage above and does not stay; the one that runs nodes is a dependency.
 FROM ${PYTHON_IMAGE} AS dependencies
-ENV UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never
-WORKDIR /build
-COPY --from=requirements /uv/bin/uv /build/requirements.txt ./
 RUN --mount=type=cache,target=/root/.cache \
-    ./uv venv --quiet --python=python3 /opt/venv \
-    && ./uv pip install --quiet --python=/opt/venv --require-hashes --compile-bytecode -r requirements.txt \
+    --mount=type=bind,from=requirements,source=/locked,target=/locked \
+    /locked/uv venv --quiet --python=python3 --no-python-downloads /opt/venv \
+    && /locked/uv pip install --quiet --python=/opt/venv --no-python-downloads --link-mode=copy \
+        --require-hashes --compile-bytecode -r /locked/requirements.txt \
     && find /opt/venv/lib -type d -name tests -prune -exec rm -rf {} +
 
 FROM dependencies AS package
+WORKDIR /build
 COPY pyproject.toml README.md LICENSE ./
 COPY seeknal_k8s seeknal_k8s
 RUN --mount=type=cache,target=/root/.cache \
-    ./uv pip install --quiet --python=/opt/venv --prefix=/package --no-deps --compile-bytecode .
+    /opt/venv/bin/uv pip install --quiet --python=/opt/venv --link-mode=copy --prefix=/package \
+        --no-deps --compile-bytecode .
 
-FROM scratch AS project-
+FROM scratch AS project
 FROM scratch AS project-given
 ARG PROJECT
 COPY ${PROJECT} /
-FROM project-${PROJECT:+given} AS project
+FROM project${PROJECT:+-given} AS chosen-project
 
-# From here on, what changes most seldom comes first.
-FROM ${PYTHON_IMAGE}
+FROM dependencies
 RUN echo 'seeknal:x:10001:10001::/tmp:/usr/sbin/nologin' >>/etc/passwd \
     && echo 'seeknal:x:10001:' >>/etc/group
-COPY --from=dependencies /opt/venv /opt/venv
 # The root file system may be read-only: whatever is written goes below /tmp. HOME is a folder that
 # is there even when a fresh volume is mounted at /tmp, for DuckDB refuses one that is not.
 ENV PATH=/opt/venv/bin:$PATH VIRTUAL_ENV=/opt/venv HOME=/tmp \
@@ -68,4 +69,4 @@ LABEL org.opencontainers.image.title="seeknal-k8s" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}"
 COPY --from=package /package /opt/venv
-COPY --from=project / /project/
+COPY --from=chosen-project / /project/

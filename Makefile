@@ -40,7 +40,7 @@ format: .venv/.ready ## Repair what ruff can repair, then format
 	$(BIN)/ruff format
 
 test: .venv/.ready ## Run the tests with branch coverage (ARGS="-k name -x", WORKERS=0 for one process)
-	$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
 
 demo: .venv/.ready ## Run the example project, every node in its own process
 	$(BIN)/seeknal-k8s run examples/shop --full

@@ -24,7 +24,7 @@ from seeknal_k8s.errors import (
     StoreLocked,
     StoreUnavailable,
 )
-from seeknal_k8s.events import RunEnded, RunStarted
+from seeknal_k8s.events import RunEnded, RunStarted, StoreAwaited
 from seeknal_k8s.options import OptionsFile, resolve_all
 from seeknal_k8s.request import RunRequest, new_pins, new_run_id, settled
 from seeknal_k8s.runner import Runner, accept, result_of, state_record
@@ -85,7 +85,7 @@ async def run(
         _require_folder(request.project)
         store = Store.of(request.project, request.store)
         request, run_id, pins = settled(request, store)
-        async with _locked(store, run_id, request.wait):
+        async with _locked(store, run_id, request.wait, observer):
             raw = await _read(client, request, pins)
             _set_unreadable_state_aside(raw, request, run_id)
             folder = store.new_run(run_id)
@@ -96,18 +96,24 @@ async def run(
 
 
 @contextlib.asynccontextmanager
-async def _locked(store: Store, run_id: str, wait: float) -> AsyncIterator[None]:
+async def _locked(
+    store: Store, run_id: str, wait: float, observer: Observer
+) -> AsyncIterator[None]:
     """Hold the store's lock, asking for it again and again: Ctrl-C ends that, a thread it cannot."""
     store.prepare()
     until = time.monotonic() + wait
+    told = False
     with contextlib.ExitStack() as held:
         while True:
             try:
                 held.enter_context(store.lock(run_id))
                 break
-            except StoreLocked:
+            except StoreLocked as locked:
                 if time.monotonic() >= until:
                     raise
+                if not told:
+                    observer(StoreAwaited(str(locked).partition("\n")[0]))
+                    told = True
                 await asyncio.sleep(_PAUSE)
         yield
 
@@ -242,7 +248,7 @@ class _Execution:
             await self._publish(runner, planned.plan)
             self._finish(runner.in_plan_order(), "interrupted")
             raise Interrupted(self._how_to_resume(runner)) from cancelled
-        except StoreUnavailable:
+        except (EngineFailed, StoreUnavailable):
             self._folder.note(status="failed", ended=utc_now())
             raise
         await self._publish(runner, planned.plan)

@@ -7,10 +7,26 @@ SeeknalK8sError        exit code, message
 ├── StoreUnavailable   69  the store cannot be written, or the disk is full
 │   └── StoreLocked    75  another coordinator holds the store; its holder is named
 ├── EngineFailed       70  the process that has Seeknal loaded died or spoke nonsense
-└── Interrupted        130 Ctrl-C or SIGTERM; what was accepted is kept
+├── Interrupted        130 Ctrl-C or SIGTERM; what was accepted is kept
+└── ClusterError           the API server refused, or does not answer: ``.call`` says to what
+    ├── NoCluster        78  there is no usable kubeconfig and no service account
+    ├── Unauthorized     78  401: it does not know who we are
+    ├── Forbidden        78  403 by RBAC: the rule to add is named
+    ├── AdmissionRefused 78  403 by anything else: a policy, a webhook, a limit range
+    ├── Invalid          78  400 or 422: the manifest, or a name in it, is wrong
+    ├── NotFound         78  404: the object, or its namespace, is not there
+    ├── AlreadyExists    70  409 on create: perhaps our own, whose answer was lost
+    ├── QuotaExceeded    75  403 by a quota: there may be room later
+    ├── Gone             75  410: list again; never leaves ``watch``
+    └── ClusterUnavailable 69  worth asking again
+        ├── Conflict          409 otherwise: somebody else was faster
+        ├── TooManyRequests   429: slower; ``retry_after`` may say how much
+        ├── ServerError       5xx, or an answer that nobody can read
+        └── Unreachable       no connection, or it broke in the middle
+            └── TimedOut      no answer in time
 
 A node that fails is not an error. It is a ``PrefectRunResult`` with ``success=False``.
-The numbers follow ``sysexits.h`` where one fits.
+The numbers follow ``sysexits.h`` where one fits: 78 wants a change by a person, 75 and 69 want time.
 """
 
 from __future__ import annotations
@@ -103,3 +119,133 @@ class Interrupted(SeeknalK8sError):
     """The run was stopped by Ctrl-C or SIGTERM. What was accepted is kept."""
 
     exit_code = 130
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCall:
+    """What was asked of the API server, in the words of RBAC.
+
+    ``verb`` is create, get, list, watch or delete; ``resource`` is plural, with its subresource
+    (``pods/log``); ``group`` is ``""`` for the core. ``name`` is empty for a collection.
+    """
+
+    verb: str
+    resource: str
+    group: str = ""
+    namespace: str = ""
+    name: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Return the resource as kubectl takes it, such as ``jobs.batch``."""
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+    def __str__(self) -> str:
+        what = f"{self.verb} {self.kind}"
+        what += f" {self.name}" if self.name else ""
+        return what + (f" in namespace {self.namespace}" if self.namespace else "")
+
+
+class ClusterError(SeeknalK8sError):
+    """The API server refused, or does not answer.
+
+    ``call`` is what was asked, ``status`` the HTTP status, 0 without an answer. ``retry_after`` is
+    in seconds, where the server named a time.
+    """
+
+    exit_code = 69
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        call: ApiCall | None = None,
+        status: int = 0,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.call = call
+        self.status = status
+        self.retry_after = retry_after
+
+
+class NoCluster(ClusterError):
+    """There is no usable kubeconfig, and no service account of a pod."""
+
+    exit_code = 78
+
+
+class Unauthorized(ClusterError):
+    """The API server does not know who we are: the credentials are missing, wrong or expired."""
+
+    exit_code = 78
+
+
+class Forbidden(ClusterError):
+    """RBAC does not allow it. ``account`` is who asked, as the server names them; may be empty."""
+
+    exit_code = 78
+    account = ""
+
+
+class AdmissionRefused(ClusterError):
+    """A policy, a webhook or a limit of the namespace does not let the object in."""
+
+    exit_code = 78
+
+
+class Invalid(ClusterError):
+    """The API server does not take the manifest, or a value in the request."""
+
+    exit_code = 78
+
+
+class NotFound(ClusterError):
+    """The object is not there, or its namespace is not."""
+
+    exit_code = 78
+
+
+class AlreadyExists(ClusterError):
+    """There is one of this name: another's, or our own, created by a call whose answer was lost.
+
+    The name is in ``call.name``; whose it is, its labels and its uid tell.
+    """
+
+    exit_code = 70
+
+
+class QuotaExceeded(ClusterError):
+    """The namespace's quota has no room for it now."""
+
+    exit_code = 75
+
+
+class Gone(ClusterError):
+    """The version or the page that was asked for is no longer kept: list again."""
+
+    exit_code = 75
+
+
+class ClusterUnavailable(ClusterError):
+    """The API server cannot do it now; the same call may succeed later."""
+
+
+class Conflict(ClusterUnavailable):
+    """Somebody else changed it in the same moment, such as the quota that counts a new Job."""
+
+
+class TooManyRequests(ClusterUnavailable):
+    """The API server asks for fewer calls; ``retry_after`` is how long it wants to be left alone."""
+
+
+class ServerError(ClusterUnavailable):
+    """The API server failed, or what answered in its place cannot be understood."""
+
+
+class Unreachable(ClusterUnavailable):
+    """There is no connection, or it broke. Whether a create was done is not known."""
+
+
+class TimedOut(Unreachable):
+    """No answer came in time."""

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreAwaited:
+    """Somebody else is at work on the store, and we wait; ``holder`` says who."""
+
+    holder: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunStarted:
     """The plan is made and the store is ours. ``resumed`` are nodes an earlier try has done."""
 
@@ -56,5 +63,5 @@ class RunEnded:
     seconds: float
 
 
-Event = RunStarted | NodeStarted | NodeRetrying | NodeEnded | RunEnded
+Event = StoreAwaited | RunStarted | NodeStarted | NodeRetrying | NodeEnded | RunEnded
 Observer = Callable[[Event], None]

@@ -36,6 +36,11 @@ class PrefectRunResult:
     log_path: str | None = None
 
 
+def skipped(result: PrefectRunResult) -> bool:
+    """Return whether a node never ran, and was not cached either."""
+    return not result.success and result.attempts == 0
+
+
 _FIELDS = frozenset(field.name for field in fields(PrefectRunResult))
 
 

@@ -37,8 +37,11 @@ FOLDER = ".seeknal-k8s"
 LATEST = "latest"
 """Stands for the newest run wherever a run id is asked for."""
 
-_POLL = 0.2
-"""Seconds between two looks at a lock that somebody else holds."""
+_TRIES = 3
+"""How often to ask for the lock: ``holder`` has it for some microseconds, and only looks."""
+
+_BETWEEN_TRIES = 0.01
+"""Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,22 +189,18 @@ class Store:
         return None
 
     @contextlib.contextmanager
-    def lock(self, run_id: str, *, wait: float = 0.0) -> Iterator[None]:
+    def lock(self, run_id: str) -> Iterator[None]:
         """Be the only coordinator of this store inside the block.
 
-        The lock is the kernel's, so it goes with its holder, however that ends. ``wait`` is how
-        many seconds to wait for somebody else to finish.
+        The lock is the kernel's, so it goes with its holder, however that ends.
 
         Raises:
             StoreLocked: somebody else holds it; the message says who.
             StoreUnavailable: the file system cannot lock.
         """
-        deadline = time.monotonic() + wait
         with (self.root / "lock").open("a+", encoding="utf-8") as file:
-            while not _try_lock(file, self.root):
-                if time.monotonic() >= deadline:
-                    raise StoreLocked(_who(self.root, _read_json(self.root / "lock") or {}))
-                time.sleep(_POLL)
+            if not any(_try_lock(file, self.root) for _ in range(_TRIES)):
+                raise StoreLocked(_who(self.root, _read_json(self.root / "lock") or {}))
             about = {
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
@@ -219,6 +218,7 @@ def _try_lock(file: Any, root: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        time.sleep(_BETWEEN_TRIES)
         return False
     except OSError as error:
         raise unavailable(root, error) from error

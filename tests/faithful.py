@@ -95,7 +95,9 @@ def _neutral(file: Path, project: Path) -> str:
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _without_times(v) for k, v in value.items() if not k.endswith(("_at", "_updated"))}
+        return {
+            k: _without_times(v) for k, v in value.items() if not k.endswith(("_at", "_updated"))
+        }
     return value
 
 

@@ -19,9 +19,7 @@ def test_importing_the_package_imports_no_framework() -> None:
         "import sys, seeknal_k8s; heavy = {'seeknal', 'duckdb', 'pandas', 'pydantic', 'rich', "
         "'typer', 'prefect', 'kubernetes'}; print(sorted(heavy & set(sys.modules)))"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
 
 
@@ -30,7 +28,5 @@ def test_the_results_can_be_had_without_loading_seeknal() -> None:
         "import sys; from seeknal_k8s import PrefectRunResult, RunResults; "
         "print('seeknal' in sys.modules)"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faithful import EXAMPLE, copy_project, ours
 from seeknal_k8s import exitcodes
 from seeknal_k8s.options import OptionsFile
+from tests.faithful import EXAMPLE, copy_project, ours
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -13,8 +13,8 @@ from seeknal_k8s import coordinator
 from seeknal_k8s.coordinator import RunRequest
 from seeknal_k8s.engine_client import EngineClient
 from seeknal_k8s.engine_process import EngineProcess
-from seeknal_k8s.quiet import QUIET_THREADS
 from seeknal_k8s.errors import EngineFailed, ProjectRefused
+from seeknal_k8s.quiet import QUIET_THREADS
 from seeknal_k8s.store import Store
 from tests.projects import rows, transform, write
 from tests.running import isolate, log, new_project, python, run

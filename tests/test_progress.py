@@ -14,8 +14,9 @@ from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted, RunEnded, R
 from seeknal_k8s.graph import Graph, Node
 from seeknal_k8s.options import NodeOptions, Resolved
 from seeknal_k8s.plan import NodeRun, Plan, Reason
-from seeknal_k8s.progress import Lines, LiveView, Tracker, clean, duration
+from seeknal_k8s.progress import Lines, LiveView, clean, duration
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
+from seeknal_k8s.tracker import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

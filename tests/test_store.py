@@ -61,22 +61,22 @@ def test_a_second_coordinator_is_told_who_the_first_is(store: Store) -> None:
     assert store.holder() is None
 
 
-def test_a_coordinator_may_wait_for_another(store: Store) -> None:
-    with hold(store) as first:
-        ending = threading.Thread(target=first.communicate)
-        ending.start()
-        with store.lock("ours", wait=60):
-            holder = store.holder()
-            assert holder is not None
-            assert holder["run"] == "ours"
-        ending.join()
+def test_looking_at_the_lock_never_keeps_a_coordinator_out(store: Store) -> None:
+    looking = threading.Event()
 
+    def look() -> None:
+        while not looking.is_set():
+            store.holder()
 
-def test_waiting_has_an_end(store: Store) -> None:
-    with hold(store) as first:
-        with pytest.raises(StoreLocked), store.lock("ours", wait=0.3):
-            pass
-        first.communicate()
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(300):
+            with store.lock("ours"):
+                pass
+    finally:
+        looking.set()
+        looker.join()
 
 
 def test_a_killed_coordinator_leaves_the_store_free(store: Store) -> None:

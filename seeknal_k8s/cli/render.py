@@ -18,7 +18,8 @@ from seeknal_k8s import verdict
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.cli import typed
 from seeknal_k8s.errors import ProjectRefused
-from seeknal_k8s.progress import RUNS, STYLES, clean, duration, first_line, mark, plural, skipped
+from seeknal_k8s.progress import RUNS, STYLES, clean, duration, first_line, mark, plural
+from seeknal_k8s.results import skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
