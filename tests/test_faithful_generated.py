@@ -74,11 +74,11 @@ def _sql(step: Step, ids: list[str]) -> str:
         )  # as Seeknal has it
         own = "__THIS__" if len(step.inputs) == 1 else f"input_{position}"
         table = (own, named, ids[number])[(step.style + position) % 3]
-        part = f"SELECT id, CAST(value * 2 AS BIGINT) + {position} AS value FROM {table}"  # noqa: S608 - of our own making
+        part = f"SELECT id, CAST(value * 2 AS BIGINT) + {position} AS value FROM {table}"
         parts.append(part)
     union = " UNION ALL ".join(parts)
     total = "CAST(sum(value) AS BIGINT) % 997 AS value"
-    return f"SELECT id, {total} FROM ({union}) GROUP BY id"  # noqa: S608 - of our own making
+    return f"SELECT id, {total} FROM ({union}) GROUP BY id"
 
 
 def _build(project: Path, draft: Draft) -> None:

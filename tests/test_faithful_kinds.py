@@ -228,7 +228,7 @@ def _below_an_aggregation(project: Path) -> None:
         "by_view": "aggregation.spend",
         "quoted": '"aggregation.spend"',
     }.items():
-        sql = f"SELECT count(*) AS n FROM {reads}"  # noqa: S608 - of our own making
+        sql = f"SELECT count(*) AS n FROM {reads}"
         transform(project, name, sql, *spend)
 
 

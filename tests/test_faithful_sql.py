@@ -214,7 +214,7 @@ def _halves(project: Path) -> None:
     write(project, "data/halves.csv", "id,half\n1,0.5\n2,1.5\n3,2.5\n")
     node(project, "source.halves", "source: csv\ntable: data/halves.csv\n")
     for name, table in {"by_view": "source.halves", "by_ref": "ref('source.halves')"}.items():
-        sql = f"SELECT CAST(half AS BIGINT) AS n FROM {table}"  # noqa: S608 - of our own making
+        sql = f"SELECT CAST(half AS BIGINT) AS n FROM {table}"
         transform(project, name, sql, "source.halves")
 
 

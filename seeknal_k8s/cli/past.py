@@ -94,7 +94,7 @@ def took(about: dict[str, Any], state: str) -> float | None:
 def counts(results: RunResults) -> dict[str, int]:
     """Return how many nodes ended how."""
     cached = sum(result.reason == "Cached" for result in results.values())
-    passed_over = sum(progress.skipped(result) for result in results.values())
+    passed_over = sum(skipped(result) for result in results.values())
     good = sum(result.success for result in results.values()) - cached
     failed = len(results) - cached - passed_over - good
     return dict(zip(COUNTED, (good, failed, passed_over, cached), strict=True))
