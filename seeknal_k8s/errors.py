@@ -125,7 +125,7 @@ class Interrupted(SeeknalK8sError):
 class ApiCall:
     """What was asked of the API server, in the words of RBAC.
 
-    ``verb`` is create, get, list, watch or delete; ``resource`` is plural, with its subresource
+    ``verb`` is create, get, list, watch, delete or deletecollection; ``resource`` is plural, with its subresource
     (``pods/log``); ``group`` is ``""`` for the core. ``name`` is empty for a collection.
     """
 

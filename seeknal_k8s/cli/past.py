@@ -11,7 +11,7 @@ from seeknal_k8s.attempt import Ending
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.graph import nearest
 from seeknal_k8s.logs import iso_utc, redact, tail
-from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
+from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults, skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
