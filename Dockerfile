@@ -68,5 +68,6 @@ LABEL org.opencontainers.image.title="seeknal-k8s" \
     org.opencontainers.image.description="Run Seeknal data pipelines node by node, each as a Kubernetes Job." \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}"
-COPY --from=package /package /opt/venv
-COPY --from=chosen-project / /project/
+# --link: what these layers are does not depend on those before them.
+COPY --link --from=package /package /opt/venv
+COPY --link --from=chosen-project / /project/

@@ -2,15 +2,21 @@
 #
 # A machine needs make and Python 3.11, 3.12 or 3.13, nothing else: the first target that needs
 # tools puts uv into .uv and everything that uv.lock names into .venv. Later calls find them there.
+# Only the cluster asks for more: root on Debian 12, and Go. See docs/cluster-tests.md.
 
 PYTHON ?= python3
 WORKERS ?= auto
 ARGS ?=
 
+KWOK ?= 0
+PROJECT ?= examples/shop
+TAG ?= local/seeknal-k8s:dev
+
 BIN := .venv/bin
 UV := .uv/bin/uv
 # One uv everywhere: the version that uv.lock gives the package itself.
 UV_VERSION := $(shell sed -n '/^name = "uv"$$/{n;s/version = "\(.*\)"/\1/p;}' uv.lock)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 # The interpreter is the one named above, and the environment is ours whatever shell this is.
 export UV_PYTHON_DOWNLOADS := never
@@ -19,11 +25,11 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check format test demo bench schema clean distclean
+.PHONY: docs help setup check format test test-cluster demo bench schema image cluster-build cluster-up cluster-down clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; \
-		do printf '  %-10s %s\n' "$$name" "$$text"; done
+		do printf '  %-13s %s\n' "$$name" "$$text"; done
 
 setup: .venv/.ready ## Make .venv from uv.lock (PYTHON=python3.12 names another interpreter)
 
@@ -40,7 +46,10 @@ format: .venv/.ready ## Repair what ruff can repair, then format
 	$(BIN)/ruff format
 
 test: .venv/.ready ## Run the tests with branch coverage (ARGS="-k name -x", WORKERS=0 for one process)
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term -m "not cluster" $(ARGS)
+
+test-cluster: .venv/.ready cluster-up ## Run the tests that need a Kubernetes, on our own (ARGS, WORKERS as above)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile -m cluster $(ARGS)
 
 demo: .venv/.ready ## Run the example project, every node in its own process
 	$(BIN)/seeknal-k8s run examples/shop --full
@@ -48,9 +57,25 @@ demo: .venv/.ready ## Run the example project, every node in its own process
 bench: .venv/.ready ## Measure; results are written beside the scripts in benchmarks/
 	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
 
+docs: .venv/.ready ## Write the generated pages of docs/
+	$(BIN)/python -m seeknal_k8s.settings > docs/settings.md.new
+	mv docs/settings.md.new docs/settings.md
+
 schema: .venv/.ready ## Write docs/seeknal-k8s.schema.json, which editors use for seeknal-k8s.yml
 	$(BIN)/python -m seeknal_k8s.options > docs/seeknal-k8s.schema.json.new
 	mv docs/seeknal-k8s.schema.json.new docs/seeknal-k8s.schema.json
+
+image: cluster-build ## Build the image into our cluster, print its size (PROJECT=, TAG=local/seeknal-k8s:dev)
+	tests/cluster/image $(TAG) . --opt build-arg:PROJECT=$(PROJECT) --opt build-arg:VERSION=$(VERSION)
+
+cluster-build: ## Compile a Kubernetes for the tests, as pinned in tests/cluster: once, 15 minutes on two cores
+	tests/cluster/build
+
+cluster-up: cluster-build ## Start it, or what of it does not run (KWOK=20: and 20 fake nodes)
+	tests/cluster/up --kwok $(KWOK)
+
+cluster-down: ## End it and forget its state; what was built stays
+	tests/cluster/down
 
 clean: ## Remove what tools and runs leave behind; .venv stays
 	rm -rf dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -8,13 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from seeknal_k8s.version import __version__
+
 if TYPE_CHECKING:
     from seeknal_k8s.coordinator import run
     from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError
     from seeknal_k8s.request import RunRequest
     from seeknal_k8s.results import PrefectRunResult, RunResults
 
-__version__ = "0.1.0"
 
 _HOMES = {
     "PrefectRunResult": "results",

@@ -18,7 +18,8 @@ class AttemptSpec:
     """One attempt, as the coordinator orders it.
 
     ``folder`` is the attempt's own, for logs, outputs and the result. ``memory`` and ``spill``
-    (bytes) and ``threads`` fit DuckDB; ``timeout`` is in seconds; ``env`` is added to the node's
+    (bytes) and ``threads`` fit DuckDB, which spills to ``scratch``, its workspace where there is none; ``timeout``
+    is in seconds; ``env`` is added to the node's
     environment; ``environments`` is the folder with what ``uv run`` would give Python scripts.
     """
 
@@ -31,6 +32,7 @@ class AttemptSpec:
     memory: int | None = None
     threads: int | None = None
     spill: int | None = None
+    scratch: str | None = None
     timeout: float | None = None
     env: tuple[tuple[str, str], ...] = ()
     environments: str | None = None
@@ -93,6 +95,16 @@ class Ending:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
+    def keep(self, file: Path) -> None:
+        """Write this down as the attempt's ``result.json``, where its own supervisor could not.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            _write_json(file, asdict(self))
+
 
 def write_record(
     spec: AttemptSpec,
@@ -113,6 +125,10 @@ def write_record(
         "started": time.time() if started is None else started,
         "peak_memory": peak_memory,
     }
-    temporary = spec.result_file.with_name(f".result.{os.getpid()}.tmp")
+    _write_json(spec.result_file, record)
+
+
+def _write_json(file: Path, record: Mapping[str, Any]) -> None:
+    temporary = file.with_name(f".{file.stem}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(record, default=str), encoding="utf-8")
-    temporary.replace(spec.result_file)
+    temporary.replace(file)

@@ -125,8 +125,9 @@ class Interrupted(SeeknalK8sError):
 class ApiCall:
     """What was asked of the API server, in the words of RBAC.
 
-    ``verb`` is create, get, list, watch, delete or deletecollection; ``resource`` is plural, with its subresource
-    (``pods/log``); ``group`` is ``""`` for the core. ``name`` is empty for a collection.
+    ``verb`` is create, get, list, watch, delete or deletecollection; ``resource`` is plural, with
+    its subresource (``pods/log``); ``group`` is ``""`` for the core. ``name`` is empty for a
+    collection.
     """
 
     verb: str

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from seeknal_k8s.errors import UsageError
 
@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from seeknal_k8s.options import Override
+    from seeknal_k8s.settings import Settings
     from seeknal_k8s.store import Store
+
+
+Backend = Literal["local", "kubernetes"]
+"""Where attempts run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,8 @@ class RunRequest:
 
     ``select`` and ``exclude`` are selectors, ``full`` runs everything. ``options`` are overrides
     of node options (``options.parse_overrides``); ``params`` are Seeknal's own ``--params``,
-    ``--date``, ``--start-date`` and ``--end-date``. ``at_once`` bounds how many nodes run together,
+    ``--date``, ``--start-date`` and ``--end-date``. ``on`` is where nodes run, and ``settings`` are needed for
+    ``kubernetes``. ``at_once`` bounds how many nodes run together,
     None for as many as fit. ``resume`` is the id of a run to go on with; it brings its own
     selection and parameters. ``wait`` is how many seconds to wait for the store's lock.
     """
@@ -38,9 +44,25 @@ class RunRequest:
     options: Sequence[Override] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     profile: Path | None = None
+    on: Backend = "local"
+    settings: Settings | None = None
     at_once: int | None = None
     fail_fast: bool = False
     wait: float = 0.0
+
+    @property
+    def store_root(self) -> Path | None:
+        """Where the store is: given, or where every pod has it; None for the one in the project."""
+        if self.store is None and self.settings is not None and self.on == "kubernetes":
+            return Path(self.settings.store_path)
+        return self.store
+
+    @property
+    def home(self) -> Path:
+        """The folder below which ``target/`` is: what the run publishes to."""
+        if self.on == "kubernetes" and self.store_root is not None:
+            return self.store_root
+        return self.project.resolve()
 
 
 def new_run_id() -> str:

@@ -7,7 +7,9 @@ are accepted by the loop, one after the other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
+import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,12 +29,16 @@ if TYPE_CHECKING:
     from seeknal_k8s.backends import Backend
     from seeknal_k8s.events import Observer
     from seeknal_k8s.graph import Node
+    from seeknal_k8s.options import Resolved
     from seeknal_k8s.plan import NodeRun, Plan
     from seeknal_k8s.store import RunFolder
     from seeknal_k8s.verdict import Verdict
 
 MAX_BACKOFF = 600.0
 """Longest delay between two attempts, in seconds."""
+
+MEMORY_FACTOR = 1.5
+"""How much more memory an attempt gets after one that ran out of it."""
 
 PLATFORM_RETRIES = 3
 """How often a node is tried again for what is not its fault, apart from its own retries."""
@@ -44,6 +50,7 @@ class _Progress:
 
     run: NodeRun
     waits_for: set[str]
+    options: Resolved
     share: Share
     number: int = 0
     tried: int = 0
@@ -86,7 +93,10 @@ class Runner:
         self._order = critical_path(self.plan)
         for run in self.plan.runs:
             self._nodes[run.node.id] = _Progress(
-                run, set(run.waits_for) - set(self.results), self.backend.share(run.options)
+                run,
+                set(run.waits_for) - set(self.results),
+                run.options,
+                self.backend.share(run.options),
             )
         for progress in self._nodes.values():
             if progress.run.node.id not in self.results and not progress.waits_for:
@@ -157,12 +167,14 @@ class Runner:
         node = progress.run.node
         earlier = self.folder.attempts(node.id)
         progress.number = int(earlier[-1].name) + 1 if earlier else 1
+        if earlier and self.backend.reattaches and not (earlier[-1] / "result.json").exists():
+            progress.number -= 1  # its coordinator died: whatever became of it has this number
         progress.tried += 1
         attempt = Attempt(
             node=node,
             number=progress.number,
             folder=self.folder.bundle(node.id) / str(progress.number),
-            options=progress.run.options,
+            options=progress.options,
             share=progress.share,
             crowd=crowd + len(self._attempts),
             full=self.full,
@@ -171,11 +183,16 @@ class Runner:
         self._attempts[asyncio.create_task(self.backend.run(attempt))] = (progress, attempt)
 
     def _ended(self, progress: _Progress, attempt: Attempt, ending: Ending) -> None:
+        with contextlib.suppress(OSError):  # a full disk: then the attempt's end is told, not kept
+            ending.keep(attempt.folder / "result.json")
         found = verdict.read(ending)
         if found.success:
             self._accept(attempt, ending)
+        elif self._grow(progress, found):
+            self._retry(progress, found, ending, delay=0.0)
+            return
         elif self._may_retry(progress, found):
-            self._retry(progress, found, ending)
+            self._retry(progress, found, ending, delay=_backoff(progress))
             return
         result = result_of(attempt.folder, ending, found, attempts=progress.tried)
         self._finish(progress, result, ending)
@@ -192,10 +209,18 @@ class Runner:
         progress.own_failures += 1
         return progress.own_failures <= progress.run.options.options.retries
 
-    def _retry(self, progress: _Progress, found: Verdict, ending: Ending) -> None:
-        failures = progress.own_failures + progress.platform_failures
-        delay = min(MAX_BACKOFF, progress.run.options.backoff_seconds * 2 ** (failures - 1))
-        delay *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+    def _grow(self, progress: _Progress, found: Verdict) -> bool:
+        """Give a node that ran out of memory more of it, up to its cap, apart from its retries."""
+        now = max(progress.options.memory_bytes, progress.share.memory)
+        cap = progress.options.memory_max_bytes
+        if found.reason not in verdict.MEMORY or now >= cap:
+            return False
+        more = min(int(now * MEMORY_FACTOR), cap)
+        progress.options = progress.options.with_memory(more, f"after {found.reason}")
+        progress.share = self.backend.share(progress.options)
+        return True
+
+    def _retry(self, progress: _Progress, found: Verdict, ending: Ending, *, delay: float) -> None:
         message = redact(f"{found.reason}: {ending.error or found.summary}")
         self.observer(NodeRetrying(progress.run.node.id, progress.number, delay, message))
         self._delays[asyncio.create_task(asyncio.sleep(delay))] = progress
@@ -249,6 +274,14 @@ class Runner:
             elif node_id in cached:
                 ordered[node_id] = _result_of_cached()
         return RunResults(ordered, run_id=self.folder.id)
+
+
+def _backoff(progress: _Progress) -> float:
+    """Return the seconds until the next attempt: doubling, bounded, and not all at once."""
+    failures = progress.own_failures + progress.platform_failures
+    delay = min(MAX_BACKOFF, math.ldexp(progress.options.backoff_seconds, failures - 1))
+    jitter: float = random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
+    return delay * jitter
 
 
 def accept(folder: RunFolder, home: Path, node: Node, attempt: Path, ending: Ending) -> None:

@@ -101,8 +101,81 @@ _LOST = Verdict(
 )
 
 
+def _platform(reason: str, summary: str) -> Verdict:
+    return Verdict(reason, summary, Fault.PLATFORM, retry=True, hint="kubectl get events")
+
+
+def _refused(reason: str, summary: str, hint: str) -> Verdict:
+    return Verdict(reason, summary, Fault.USER, retry=False, hint=hint)
+
+
+_MORE_MEMORY = (
+    "give it more: --set {node}:memory=4Gi, or let it grow: `kubernetes: {{memory_max: 8Gi}}`"
+)
+_BY_REASON = {
+    verdict.reason: verdict
+    for verdict in (
+        Verdict(
+            "OOMKilled",
+            "the node needed more memory than its limit",
+            Fault.NODE,
+            retry=True,
+            hint=_MORE_MEMORY,
+        ),
+        Verdict(
+            "EphemeralStorage",
+            "the node needed more disk than its limit",
+            Fault.NODE,
+            retry=True,
+            hint="give it more: --set {node}:ephemeral_storage=10Gi",
+        ),
+        Verdict(
+            "DeadlineExceeded",
+            "the Job's deadline ended the pod, and its log with it",
+            Fault.NODE,
+            retry=True,
+            hint="give it longer: --set {node}:timeout=1h",
+        ),
+        _platform("Evicted", "the kubelet ended the pod to protect its machine"),
+        _platform("Preempted", "the scheduler ended the pod for a more important one"),
+        _platform("Drained", "the pod was evicted, as when a machine is emptied"),
+        _platform("NodeLost", "the machine of the pod has gone"),
+        _platform("PodDeleted", "somebody deleted the pod"),
+        _platform("ResultMissing", "the pod ended well, but its result is not in the store"),
+        _platform("JobVanished", "the Job has gone, and there is no result in the store"),
+        _refused("JobDeleted", "somebody deleted the Job", "seeknal-k8s run --resume latest"),
+        _refused("Unschedulable", "no machine of the cluster has room for it", "kubectl get nodes"),
+        _refused(
+            "QuotaExceeded", "the namespace's quota had no room for it", "kubectl describe quota"
+        ),
+        _refused("Suspended", "its queue did not let it start in time", "kubectl get workloads"),
+        _refused("ImagePull", "its image cannot be pulled", "kubectl describe pod"),
+        _refused("InvalidImageName", "the name of its image is not valid", "correct the image"),
+        _refused(
+            "ContainerConfig", "a Secret or ConfigMap it names is not there", "kubectl get secrets"
+        ),
+        _refused("VolumeMissing", "a volume it needs cannot be mounted", "kubectl get pvc"),
+        _refused("ServiceAccountMissing", "its service account is not there", "kubectl get sa"),
+        _refused("AdmissionRefused", "the cluster's rules forbid its pod", "kubectl get events"),
+        _refused("PodNotCreated", "its pod could not be created", "kubectl get events"),
+        _refused("NotStarted", "its pod did not start in time", "kubectl describe pod"),
+    )
+}
+
+
+MEMORY = frozenset({"OOMKilled", "OutOfMemory"})
+"""The reasons that more memory may mend."""
+
+
+def every() -> list[Verdict]:
+    """Return the whole list, for docs and tests."""
+    return [*_BY_CODE.values(), _KILLED, _LOST, *_BY_REASON.values()]
+
+
 def read(ending: Ending) -> Verdict:
-    """Return the verdict on an ending: the first of the closed list that fits."""
+    """Return the verdict on an ending: the backend's own reason first, the exit code last."""
+    if ending.reason in _BY_REASON:
+        return _BY_REASON[ending.reason]
     if known := _BY_CODE.get(ending.exit_code):
         return known
     if ending.exit_code > 128:  # noqa: PLR2004 - 128 + the number of a signal, as in a shell

@@ -101,6 +101,7 @@ def _task(spec: AttemptSpec) -> Task:
         inputs=spec.inputs,
         undeclared=spec.undeclared,
         limits=Limits(memory=spec.memory, threads=spec.threads, spill=spec.spill),
+        scratch=Path(spec.scratch) if spec.scratch else spec.workspace / "tmp",
         script_timeout=spec.timeout and spec.timeout + _SLACK,
         environments=Path(spec.environments) if spec.environments else None,
         allow_failed_materialization=spec.allow_failed_materialization,

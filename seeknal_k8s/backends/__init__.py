@@ -39,7 +39,13 @@ class Attempt:
 
 
 class Backend(Protocol):
-    """Runs attempts, as many at once as ``capacity`` holds."""
+    """Runs attempts, as many at once as ``capacity`` holds.
+
+    ``reattaches`` is whether an attempt of a coordinator that died may still be running, so that
+    the same number has to be asked for again.
+    """
+
+    reattaches: bool
 
     @property
     def capacity(self) -> Share:

@@ -58,7 +58,9 @@ def _cgroup_number(v2: str, v1: str, *, field: int = 0) -> int | None:
 
 
 class LocalBackend:
-    """Attempts as processes here."""
+    """Attempts as processes here. They die with their coordinator: there is nothing to reattach."""
+
+    reattaches = False
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One node to run: its id, the workspace, its inputs' ids, the limits.
+    """One node to run: its id, the workspace, where DuckDB spills to, its inputs' ids, the limits.
 
     ``undeclared`` are the inputs that its file does not list. ``script_timeout`` replaces
     Seeknal's fixed 30 minutes for Python nodes (seconds). ``environments`` is the folder with
@@ -68,6 +68,7 @@ class Task:
 
     node_id: str
     workspace: Path
+    scratch: Path
     inputs: tuple[str, ...] = ()
     undeclared: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -155,7 +156,7 @@ def fit_duckdb(task: Task) -> None:
     fitted = {
         "memory_limit": limits.memory and f"{limits.memory}B",
         "threads": limits.threads,
-        "temp_directory": str(task.workspace / "tmp" / "duckdb"),
+        "temp_directory": str(task.scratch / "duckdb"),
         "max_temp_directory_size": limits.spill and f"{limits.spill}B",
     }
     settings = {key: value for key, value in fitted.items() if value}

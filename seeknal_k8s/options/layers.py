@@ -11,7 +11,7 @@ import yaml
 
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.options.model import NodeOptions, did_you_mean, problems_of
-from seeknal_k8s.quantity import parse_cpu, parse_duration, parse_memory
+from seeknal_k8s.quantity import format_memory, parse_cpu, parse_duration, parse_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,6 +93,11 @@ class Resolved:
 
         """
         return self.origins[field].startswith(BUILT_IN)
+
+    def with_memory(self, size: int, why: str) -> Resolved:
+        """Return the same with ``size`` bytes of memory, and ``why`` as their origin."""
+        options = self.options.model_copy(update={"memory": format_memory(size)})
+        return Resolved(options, {**self.origins, "memory": why})
 
     def explain(self) -> list[tuple[str, str, str]]:
         """Return every option as name, value and place, for people; secrets in ``env`` masked."""

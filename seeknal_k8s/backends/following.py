@@ -1,0 +1,115 @@
+"""All Jobs and pods of one run on one watch each, handed out by the name of the Job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Self
+
+from seeknal_k8s.names import label_value
+from seeknal_k8s.views import JOBS, PODS
+from seeknal_k8s.watch import Happened, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from seeknal_k8s.cluster import Cluster
+    from seeknal_k8s.views import JobView, PodView
+
+JOB_NAME = "batch.kubernetes.io/job-name"
+"""The label with which the Job controller marks its pods."""
+
+
+class RunWatch:
+    """What the cluster says about one run's Jobs; an async context manager.
+
+    A pod is remembered as it was last seen, also when it is gone: only its own record tells an
+    out-of-memory kill from a deletion.
+    """
+
+    def __init__(self, cluster: Cluster, run_id: str) -> None:
+        labels = f"seeknal.io/run={label_value(run_id)}"
+        self._jobs = Watcher(cluster, JOBS, labels)
+        self._pods = Watcher(cluster, PODS, labels)
+        self._job: dict[str, JobView] = {}
+        self._pod: dict[str, PodView] = {}
+        self._deleted: set[str] = set()
+        self._changed: dict[str, asyncio.Event] = {}
+        self._pumps: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(self._jobs)
+            await stack.enter_async_context(self._pods)
+            self._pumps = [
+                asyncio.create_task(self._follow_jobs()),
+                asyncio.create_task(self._follow_pods()),
+            ]
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await self._stack.aclose()
+
+    @contextlib.contextmanager
+    def following(self, name: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set whenever something about this Job has changed."""
+        changed = self._changed.setdefault(name, asyncio.Event())
+        try:
+            yield changed
+        finally:
+            del self._changed[name]
+
+    def job(self, name: str) -> JobView | None:
+        """Return the Job as it is now, None while, or since, it is not there."""
+        self._raise_if_broken()
+        return self._job.get(name)
+
+    def pod(self, name: str) -> PodView | None:
+        """Return the Job's pod as it was last seen."""
+        return self._pod.get(name)
+
+    def deleted(self, name: str) -> bool:
+        """Whether the Job was there and is gone."""
+        return name in self._deleted
+
+    def _raise_if_broken(self) -> None:
+        """Let a watch that the server has refused for good end the attempts that rely on it."""
+        for pump in self._pumps:
+            if pump.done() and not pump.cancelled() and (error := pump.exception()):
+                raise error
+
+    async def _follow_jobs(self) -> None:
+        try:
+            async for change in self._jobs:
+                name = change.view.name
+                if change.happened is Happened.DELETED:
+                    self._job.pop(name, None)
+                    self._deleted.add(name)
+                else:
+                    self._job[name] = change.view
+                    self._deleted.discard(name)
+                self._wake(name)
+        finally:
+            self._wake_all()
+
+    async def _follow_pods(self) -> None:
+        try:
+            async for change in self._pods:
+                name = change.view.labels.get(JOB_NAME, "")
+                if change.happened is not Happened.DELETED or name not in self._pod:
+                    self._pod[name] = change.view
+                self._wake(name)
+        finally:
+            self._wake_all()
+
+    def _wake(self, name: str) -> None:
+        if name in self._changed:
+            self._changed[name].set()
+
+    def _wake_all(self) -> None:
+        for changed in self._changed.values():
+            changed.set()

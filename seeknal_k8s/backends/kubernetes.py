@@ -1,0 +1,307 @@
+"""Run attempts as Kubernetes Jobs: create, wait on one shared watch, read the result from the store.
+
+An attempt is one Job with a name of its own, so a coordinator that comes back after a crash meets
+its own Jobs again (409) and goes on waiting for them instead of running anything twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s import diagnosis, manifest
+from seeknal_k8s.attempt import AttemptSpec, Ending
+from seeknal_k8s.backends import Share
+from seeknal_k8s.backends.following import RunWatch
+from seeknal_k8s.cluster import Cluster
+from seeknal_k8s.diagnosis import Clock, Wait
+from seeknal_k8s.errors import AlreadyExists, NotFound
+from seeknal_k8s.results import NO_EXIT_CODE
+from seeknal_k8s.settings import WORK, load
+from seeknal_k8s.views import CONFIG_MAPS, EVENTS, JOBS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from seeknal_k8s.backends import Attempt
+    from seeknal_k8s.graph import Node
+    from seeknal_k8s.manifest import Owner
+    from seeknal_k8s.options import Resolved
+    from seeknal_k8s.plan import Plan
+    from seeknal_k8s.settings import Settings
+    from seeknal_k8s.views import JobView, PodView
+
+FITTED = 0.7
+"""DuckDB's part of a pod's memory and disk: the Python around it needs some too."""
+
+_LOOK_EVERY = 1.0
+"""Seconds between two looks at the clocks of an attempt that does not run yet."""
+
+_EVENTS_EVERY = 10.0
+"""Seconds between two looks at the events of an attempt that does not get on."""
+
+_RESULT_PATIENCE = 5.0
+"""Seconds a result may need to be seen through the store's volume after its Job has ended."""
+
+_GONE_PATIENCE = 60.0
+"""Seconds for a deleted Job, and its pod, to be gone."""
+
+
+@dataclass(slots=True)
+class _Clocks:
+    """Since when an attempt is where it is, on the monotonic clock, and why."""
+
+    wait: Wait = field(default_factory=lambda: Wait(Clock.QUEUE))
+    since: float = field(default_factory=time.monotonic)
+    reason_since: float = field(default_factory=time.monotonic)
+    events_at: float = 0.0
+
+    def see(self, wait: Wait) -> None:
+        """Take note of where the attempt stands now."""
+        now = time.monotonic()
+        if wait.clock is not self.wait.clock:
+            self.since = now
+        if wait.reason != self.wait.reason:
+            self.reason_since = now
+        self.wait = wait
+
+    def expired(self, settings: Settings) -> bool:
+        """Whether waiting any longer is against the limits, or of no use."""
+        if self.wait.clock is Clock.RUN:
+            return False
+        if self.wait.hopeless:
+            return True
+        now = time.monotonic()
+        if self.wait.reason == "ImagePull" and now - self.reason_since > settings.image_pull_grace:
+            return True
+        limit = {
+            Clock.QUEUE: settings.queue_timeout,
+            Clock.SCHEDULE: settings.schedule_timeout,
+            Clock.START: settings.start_timeout,
+        }[self.wait.clock]
+        return now - self.since > limit
+
+
+class KubernetesBackend:
+    """Attempts as Jobs of one run, in one namespace.
+
+    ``order`` makes the order for an attempt; it is written into the attempt's folder in the store,
+    where the pod reads it.
+    """
+
+    reattaches = True
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        watch: RunWatch,
+        settings: Settings,
+        owner: Owner,
+        order: Callable[[AttemptSpec], dict[str, Any]],
+    ) -> None:
+        self._cluster = cluster
+        self._watch = watch
+        self._settings = settings
+        self._owner = owner
+        self._order = order
+
+    @property
+    def capacity(self) -> Share:
+        """No limit of ours: the cluster's scheduler, quota and queues share it out."""
+        return Share(cpu=math.inf, memory=1 << 62)
+
+    def share(self, options: Resolved) -> Share:
+        """Return nothing: see ``capacity``."""
+        del options
+        return Share(cpu=0.0, memory=0)
+
+    async def run(self, attempt: Attempt) -> Ending:
+        """Run the attempt as a Job, to its end. Cancelling deletes the Job first, then raises.
+
+        Raises:
+            ClusterError: the API server refused, or could not be reached for long.
+        """
+        attempt.folder.mkdir(parents=True, exist_ok=True)
+        spec = self._spec(attempt)
+        file = attempt.folder / "order.json"
+        file.write_text(json.dumps(self._order(spec)), encoding="utf-8")
+        body = manifest.build(attempt, self._owner, self._settings, order=str(file))
+        name = body["metadata"]["name"]
+        with self._watch.following(name) as changed:
+            try:
+                await self._create(body)
+                return await self._see_to_its_end(name, spec, changed)
+            except asyncio.CancelledError:
+                await self._delete(name)
+                raise
+
+    def _spec(self, attempt: Attempt) -> AttemptSpec:
+        options, node, home = attempt.options, attempt.node, self._settings.store_path
+        return AttemptSpec(
+            node_id=node.id,
+            folder=str(attempt.folder),
+            project=self._settings.project_path,
+            target=f"{home}/target",
+            inputs=node.inputs,
+            undeclared=node.undeclared,
+            memory=int(options.memory_bytes * FITTED),
+            threads=math.ceil(options.cpu_cores),
+            spill=int(options.ephemeral_storage_bytes * FITTED),
+            scratch=f"{WORK}/scratch",
+            timeout=options.timeout_seconds,
+            allow_failed_materialization=options.options.allow_failed_materialization,
+            full=attempt.full,
+        )
+
+    async def _create(self, body: dict[str, Any]) -> None:
+        """Create the Job, or adopt the one that an earlier try of this run has created."""
+        try:
+            await self._cluster.create(JOBS, body)
+        except AlreadyExists:
+            found = await self._cluster.get(JOBS, body["metadata"]["name"])
+            ours = body["metadata"]["labels"]
+            mine = ("seeknal.io/run", "seeknal.io/node", "seeknal.io/attempt")
+            if any(found.labels.get(label) != ours[label] for label in mine):
+                raise
+
+    async def _see_to_its_end(self, name: str, spec: AttemptSpec, changed: asyncio.Event) -> Ending:
+        clocks, pod, seen = _Clocks(), None, False
+        while True:
+            changed.clear()
+            job, pod = self._watch.job(name), self._watch.pod(name) or pod
+            if job is not None:
+                seen = True
+                ended = diagnosis.ending(job, pod, None)
+                if ended is not None:
+                    return await self._ended(job, pod, spec)
+                clocks.see(await self._waiting(job, pod, clocks))
+                if clocks.expired(self._settings):
+                    return await self._give_up(name, clocks)
+            elif seen or self._watch.deleted(name):
+                return await self._vanished(pod, spec)
+            with contextlib.suppress(TimeoutError):
+                running = clocks.wait.clock is Clock.RUN
+                async with asyncio.timeout(None if running else _LOOK_EVERY):
+                    await changed.wait()
+
+    async def _waiting(self, job: JobView, pod: PodView | None, clocks: _Clocks) -> Wait:
+        """Return where the attempt stands; ask for events only while it does not get on."""
+        wait = diagnosis.waiting(job, pod)
+        now = time.monotonic()
+        stuck = wait.clock in {Clock.QUEUE, Clock.START} and not wait.reason
+        if not stuck or now - clocks.since < _LOOK_EVERY:
+            return wait
+        if now - clocks.events_at < _EVENTS_EVERY:
+            return clocks.wait if clocks.wait.clock is wait.clock else wait
+        clocks.events_at = now
+        about = ("Job", job.name) if pod is None else ("Pod", pod.name)
+        fields = f"involvedObject.kind={about[0]},involvedObject.name={about[1]}"
+        listing = await self._cluster.list(EVENTS, fields=fields)
+        return diagnosis.waiting(job, pod, listing.items)
+
+    async def _ended(self, job: JobView, pod: PodView | None, spec: AttemptSpec) -> Ending:
+        result = Ending.read(spec.result_file)
+        patience = time.monotonic() + _RESULT_PATIENCE
+        while result is None and job.condition("Complete") and time.monotonic() < patience:
+            await asyncio.sleep(0.2)  # another machine's write takes a moment to be seen here
+            result = Ending.read(spec.result_file)
+        ending = diagnosis.ending(job, pod, result)
+        assert ending is not None  # noqa: S101 - it was not None without the result either
+        if result is None and pod is not None:
+            await self._keep_log(pod, spec)
+        return ending
+
+    async def _keep_log(self, pod: PodView, spec: AttemptSpec) -> None:
+        """Keep what a pod said that could not write into the store itself."""
+        file = Path(spec.folder) / "stderr"
+        with contextlib.suppress(NotFound, OSError):
+            text = await self._cluster.log_tail(pod.name, diagnosis.CONTAINER, 1 << 20)
+            if text and not file.exists():
+                file.write_bytes(text)
+
+    async def _give_up(self, name: str, clocks: _Clocks) -> Ending:
+        await self._delete(name)
+        seconds = time.monotonic() - clocks.since
+        wait = clocks.wait
+        message = wait.message or f"it was {wait.clock.value} for {seconds:.0f} s"
+        return Ending(exit_code=NO_EXIT_CODE, reason=wait.reason or "NotStarted", error=message)
+
+    async def _vanished(self, pod: PodView | None, spec: AttemptSpec) -> Ending:
+        """Return how an attempt ended whose Job is gone: by what it left in the store, if it did."""
+        result = Ending.read(spec.result_file)
+        if result is not None:
+            return result
+        reason = "JobDeleted" if pod is None or pod.status.phase != "Succeeded" else "JobVanished"
+        return Ending(exit_code=NO_EXIT_CODE, reason=reason, error="the Job is no longer there")
+
+    async def _delete(self, name: str) -> None:
+        """Delete a Job and see that it is gone."""
+        with contextlib.suppress(NotFound):
+            await self._cluster.delete(JOBS, name, propagation="Foreground")
+        until = time.monotonic() + _GONE_PATIENCE
+        while time.monotonic() < until:
+            try:
+                await self._cluster.get(JOBS, name)
+            except NotFound:
+                return
+            await asyncio.sleep(_LOOK_EVERY / 2)
+
+
+@contextlib.asynccontextmanager
+async def open_backend(
+    settings: Settings | None,
+    *,
+    run_id: str,
+    plan: Plan,
+    order: Callable[[AttemptSpec], dict[str, Any]],
+) -> AsyncIterator[KubernetesBackend]:
+    """Give the backend for one run: its anchor is there, its watches run.
+
+    Every node's manifest is built first, so that a patch that breaks one refuses the run.
+
+    Raises:
+        UsageError, ProjectRefused: the settings, or a node's options, make no valid Job.
+        ClusterError: the API server refused, or could not be reached.
+    """
+    settings = settings or load()
+    settings.ensure_runnable()
+    draft = manifest.Owner(run_id, plan.graph.name, "draft", "draft")
+    for run in plan.runs:
+        manifest.build(_Draft(run.node, 1, run.options), draft, settings, order="/draft")
+    async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
+        owner = await own(cluster, settings, run_id, plan.graph.name)
+        async with RunWatch(cluster, run_id) as watch:
+            yield KubernetesBackend(cluster, watch, settings, owner, order)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An attempt nobody will make, to see that its manifest can be built."""
+
+    node: Node
+    number: int
+    options: Resolved
+
+
+async def own(cluster: Cluster, settings: Settings, run_id: str, project: str) -> Owner:
+    """Create the run's anchor, or find the one an earlier try of the run has created.
+
+    Raises:
+        Conflict: there is an anchor of this name, but of another project or another store.
+        ClusterError: the API server refused, or could not be reached.
+    """
+    body = manifest.anchor(run_id, project, settings)
+    try:
+        found = await cluster.create(CONFIG_MAPS, body)
+    except AlreadyExists:
+        found = await cluster.get(CONFIG_MAPS, body["metadata"]["name"])
+        told = found.data or {}
+        if any(told.get(key) != body["data"][key] for key in ("project", "run", "store")):
+            raise
+    return manifest.Owner(run_id, project, found.name, found.uid)

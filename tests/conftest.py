@@ -1,0 +1,102 @@
+"""What all tests share: the cluster, for those that ask for one."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+from tests.cluster import harness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.harness import Cluster, Namespace
+
+SLOW = 1500
+"""Seconds for a test on the cluster: the first one waits until cluster and image are made."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("cluster", "where tests that need a Kubernetes find one")
+    group.addoption("--kubeconfig", metavar="FILE", help="use this cluster, not one of our own")
+    group.addoption("--kube-context", metavar="NAME", help="use the cluster of this context")
+    group.addoption("--image", metavar="NAME", help="an image that this cluster has already")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background job ignores Ctrl-C, and would hand that on to every program under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    config.addinivalue_line("markers", "cluster: needs a Kubernetes; given to whoever asks for one")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m cluster` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(SLOW))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have measured, that is, ``record_property("measured", …)``."""
+    reports = [
+        report
+        for found in terminalreporter.stats.values()
+        for report in found
+        if isinstance(report, pytest.TestReport) and report.when == "call"
+    ]
+    for report in reports:
+        for key, value in report.user_properties:
+            if key == "measured":
+                terminalreporter.write_line(f"measured: {value}")
+
+
+@pytest.fixture(scope="session")
+def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """Return a cluster that answers: the one asked for, or our own, which stays up."""
+    kubeconfig, context = (pytestconfig.getoption(name) for name in ("kubeconfig", "kube_context"))
+    if kubeconfig or context:
+        folder = tmp_path_factory.mktemp("cluster")
+        return harness.other(folder, kubeconfig=kubeconfig, context=context)
+    if lacks := harness.missing():
+        _not_here(f"no cluster: this needs {'; '.join(lacks)}")
+    return harness.own()
+
+
+def _not_here(reason: str) -> NoReturn:
+    """Skip a test that cannot run here, but not where nobody would notice."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def namespace(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[Namespace]:
+    """Make a namespace for one test, named after it."""
+    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    with cluster.namespace(name) as made:
+        yield made
+
+
+@pytest.fixture
+def audited(namespace: Namespace) -> Namespace:
+    """Return the test's namespace, where the API server's audit log can be read."""
+    if namespace.cluster.audit is None:
+        pytest.skip("only our own cluster's audit log can be read")
+    return namespace
+
+
+@pytest.fixture(scope="session")
+def image(cluster: Cluster, pytestconfig: pytest.Config) -> str:
+    """Return the name of an image that the cluster can run, with the example as its project."""
+    given = pytestconfig.getoption("image")
+    if given:
+        return str(given)
+    if cluster.audit is None:
+        pytest.skip("--image has to say which image this cluster has")
+    return harness.build_image()
