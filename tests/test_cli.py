@@ -75,8 +75,8 @@ def test_the_shell_can_complete_commands() -> None:
         pytest.param(["fly"], "No such command 'fly'", id="an unknown command"),
         pytest.param(["run", "--ful"], "No such option: --ful", id="an unknown option"),
         pytest.param(
-            ["run", "--on", "kubernetes"],
-            "there is no backend 'kubernetes'; there is: local",
+            ["run", "--on", "mars"],
+            "there is no backend 'mars'; there is: local, kubernetes",
             id="a backend that does not exist",
         ),
         pytest.param(["run", "--max-parallel", "0"], "'--max-parallel'", id="room for no node"),
@@ -125,7 +125,7 @@ def test_wrong_usage_is_told_in_a_line_and_exits_with_2(
 
 def test_wrong_usage_is_json_too_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["run", "--on", "moon", "--json"]) == 2
-    message = "there is no backend 'moon'; there is: local"
+    message = "there is no backend 'moon'; there is: local, kubernetes"
     told = capsys.readouterr()
     assert told.err == f"error: {message}\n"
     assert json.loads(told.out) == {

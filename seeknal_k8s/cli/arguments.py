@@ -11,13 +11,13 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from seeknal_k8s.errors import UsageError
 
-BACKENDS = ("local",)
+BACKENDS = ("local", "kubernetes")
 """Where nodes can run."""
 
 BROKEN_PIPE = 141
@@ -176,7 +176,12 @@ class Execution:
 
     on: Annotated[
         str,
-        typer.Option("--on", metavar="BACKEND", rich_help_panel=_HOW, help="Where nodes run."),
+        typer.Option(
+            "--on",
+            metavar="BACKEND",
+            rich_help_panel=_HOW,
+            help="Where nodes run: local or kubernetes.",
+        ),
     ] = BACKENDS[0]
     max_parallel: Annotated[
         int | None,
@@ -221,6 +226,11 @@ class Execution:
             show_default=False,
         ),
     ] = 0.0
+
+    @property
+    def backend(self) -> Literal["local", "kubernetes"]:
+        """Where nodes run, once ``check`` has let it pass."""
+        return "kubernetes" if self.on == "kubernetes" else "local"
 
     def check(self) -> None:
         """Refuse what makes no sense.

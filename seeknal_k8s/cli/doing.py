@@ -104,6 +104,12 @@ def _request(
     from seeknal_k8s.options import parse_overrides  # noqa: PLC0415
     from seeknal_k8s.request import RunRequest  # noqa: PLC0415
 
+    settings = None
+    if execution.on == "kubernetes":
+        from seeknal_k8s.settings import load  # noqa: PLC0415 - the environment counts only then
+
+        settings = load()
+        settings.ensure_runnable()
     return RunRequest(
         project=project,
         store=store,
@@ -115,6 +121,8 @@ def _request(
         options=parse_overrides(selection.set or ()),
         params=params,
         profile=inputs.profile,
+        on=execution.backend,
+        settings=settings,
         at_once=execution.max_parallel,
         fail_fast=execution.fail_fast,
         wait=execution.wait,
