@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _WINDOW = 64
-"""How many of the last creations are looked at to know the real rate."""
+_ENOUGH = 16
+"""How many of the last turns are looked at, at most and at least, to know the real rate."""
 
 
 class Backoff:
@@ -92,16 +93,16 @@ class Rate:
         if began <= self._cut:
             return
         self._cut = self._changed = now
-        self.per_second = max(self.least, min(self.per_second, self._reached(now)) / 2)
+        self.per_second = max(self.least, min(self.per_second, self._reached()) / 2)
+        self._taken.clear()  # so that the pause that follows does not count as slowness
 
     def _recover(self, now: float) -> None:
         if (quiet := now - self._changed) >= 1.0:
             self.per_second = min(self.most, self.per_second + int(quiet) * self.most / 20)
             self._changed += int(quiet)
 
-    def _reached(self, now: float) -> float:
-        """Return the turns per second that were really taken of late."""
-        recent = [moment for moment in self._taken if now - moment <= 1.0]
-        if len(recent) < _WINDOW:
-            return max(1.0, float(len(recent)))
-        return len(recent) / max(now - recent[0], 1e-3)
+    def _reached(self) -> float:
+        """Return the turns per second that were taken since the last cut, if there were enough."""
+        if len(self._taken) < _ENOUGH:
+            return self.per_second
+        return (len(self._taken) - 1) / max(self._taken[-1] - self._taken[0], 1e-3)
