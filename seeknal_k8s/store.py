@@ -37,8 +37,11 @@ FOLDER = ".seeknal-k8s"
 LATEST = "latest"
 """Stands for the newest run wherever a run id is asked for."""
 
-_TRIES = 3
-"""How often to ask for the lock: ``holder`` has it for some microseconds, and only looks."""
+_TRIES = 50
+"""How often to ask for the lock: ``holder`` has it for some microseconds, and only looks.
+
+Half a second in all, which only somebody who is refused has to wait.
+"""
 
 _BETWEEN_TRIES = 0.01
 """Seconds."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 
 import seeknal_k8s
 
@@ -30,3 +31,7 @@ def test_the_results_can_be_had_without_loading_seeknal() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "False\n"
+
+
+def test_the_version_is_the_one_of_the_distribution() -> None:
+    assert seeknal_k8s.__version__ == metadata.version("seeknal-k8s")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
@@ -40,9 +42,19 @@ async def sign_in(kubeconfig: str | None, context: str | None) -> tuple[ApiClien
     # fields it asks for; kubectl takes them too. Chain and host name are verified as ever.
     configuration.disable_strict_ssl_verification = True
     configuration.connection_pool_maxsize = 0  # no limit: streams would use up what calls need
+    # Left to itself, aiohttp sends a thread for the environment's proxy and one for ~/.netrc before
+    # each request: a third of what a create costs us.
+    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
     client = _usable(lambda: ApiClient(configuration), paths)
     client.user_agent = f"seeknal-k8s/{__version__}"  # by which an audit log knows us
     return client, namespace
+
+
+def _proxy(server: str) -> str | None:
+    """Return the environment's proxy for this server, if it wants one to be used."""
+    url = urlsplit(server)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 def _exists(paths: str) -> bool:
