@@ -210,10 +210,11 @@ class FaultProxy:
                 exchange = await self._read(reader, writer)
                 await self._fault(exchange)(exchange)
         finally:
+            await _hang_up(writer)
+            if exchange is not None and exchange.link is not None:
+                exchange.link.transport.abort()  # the server may still have something to say
+                await _hang_up(exchange.link)
             self._tasks.discard(task)
-            for link in (writer, exchange.link if exchange else None):
-                if link is not None:
-                    link.close()
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
         head = await reader.readuntil(_END)
@@ -234,6 +235,12 @@ class FaultProxy:
                 rule.left -= 1
                 return rule.fault
         return _passes
+
+
+async def _hang_up(link: asyncio.StreamWriter) -> None:
+    link.close()
+    with contextlib.suppress(OSError):
+        await link.wait_closed()
 
 
 async def _passes(exchange: Exchange) -> None:

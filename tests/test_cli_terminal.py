@@ -118,7 +118,7 @@ def test_a_second_ctrl_c_leaves_at_once_and_no_process_stays(
     pressed = time.monotonic()
     terminal.press_ctrl_c()
     assert terminal.wait() == 130
-    assert time.monotonic() - pressed < 1
+    assert time.monotonic() - pressed < 1.9  # a node that ignores SIGTERM would get 2 s
     assert terminal.output.count(SHOW_CURSOR) == 1
     until(lambda: not at_work_in(slow.root))
     assert slow.call("show").stdout.startswith(f"run {Store.of(slow.root).run('latest').id}  died")

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 SHORT = Patience(answer=5.0, connect=1.0, tries=4, total=10.0)
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def admin() -> Admin:

@@ -33,6 +33,8 @@ QUICK = Rhythm(relist=60.0, silence=30.0, apart=0.1)
 GONE = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
 FOR_EVER = float("inf")
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.fixture(scope="module")
 def admin() -> Admin:
