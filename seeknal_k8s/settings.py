@@ -156,6 +156,10 @@ class Settings(BaseSettings):
         default="default",
         description="The service account of nodes' pods. They get no token of it.",
     )
+    runner_service_account: _DottedName = Field(
+        default="seeknal-runner",
+        description="The service account of a run that `submit` starts inside the cluster.",
+    )
     store_path: _Path = Field(
         default="/store",
         description="The absolute path of the store in every pod, the coordinator's included.",

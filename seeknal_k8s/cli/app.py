@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeknal_k8s.cli import doing, looking, program, render
+from seeknal_k8s.cli import doing, jobs, looking, program, render, submitting
 from seeknal_k8s.cli.arguments import BROKEN_PIPE, grouped, with_wait_value
 from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError, UsageError
 
@@ -123,3 +123,23 @@ app.command(
         "logs transform.daily_sales --follow",
     )
 )(grouped(looking.logs))
+app.command(
+    "render",
+    epilog=_examples(
+        "render -C examples/shop",
+        "render transform.daily_sales --set memory=2Gi",
+        "render | kubectl apply --dry-run=server -f -",
+    ),
+)(grouped(doing.render_manifests))
+app.command(
+    epilog=_examples(
+        "submit",
+        "submit --select +transform.daily_sales --detach",
+        "submit --attach latest",
+    )
+)(grouped(submitting.submit))
+app.command(epilog=_examples("why transform.daily_sales", "why daily_sales --run 20251124 --json"))(
+    grouped(jobs.why)
+)
+app.command(epilog=_examples("cancel latest", "cancel 20251124-101500-ab12"))(grouped(jobs.cancel))
+app.command(epilog=_examples("reap", "reap --older-than 24h --yes"))(grouped(jobs.reap))

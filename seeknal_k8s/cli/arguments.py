@@ -38,6 +38,12 @@ Folder = Annotated[
     Path,
     typer.Argument(metavar="PROJECT", help="The project's folder.", show_default="this folder"),
 ]
+Project = Annotated[
+    Path,
+    typer.Option(
+        "--project", "-C", metavar="PATH", help="The project's folder.", show_default="this folder"
+    ),
+]
 StorePath = Annotated[
     Path | None,
     typer.Option(
@@ -215,6 +221,14 @@ class Execution:
             "--run-id", metavar="ID", rich_help_panel=_HOW, help="Give the run an id of your own."
         ),
     ] = None
+    resume_if_started: Annotated[
+        bool,
+        typer.Option(
+            "--resume-if-started",
+            rich_help_panel=_HOW,
+            help="Go on with --run-id if there is such a run: a command that may be repeated.",
+        ),
+    ] = False
     wait: Annotated[
         float,
         typer.Option(
@@ -240,13 +254,25 @@ class Execution:
         """
         if self.on not in BACKENDS:
             raise UsageError(f"there is no backend '{self.on}'; there is: {', '.join(BACKENDS)}")
-        if self.run_id is not None and not _RUN_ID.fullmatch(self.run_id):
-            raise UsageError(
-                f"--run-id {self.run_id!r}: use at most 63 letters, digits, '.', '_' and '-', "
-                "with a letter or a digit first"
-            )
+        if self.run_id is not None:
+            check_run_id(self.run_id)
         if self.resume is not None and self.run_id is not None:
             raise UsageError("--resume goes on under the run's own id, so leave --run-id out")
+        if self.resume_if_started and self.run_id is None:
+            raise UsageError("--resume-if-started needs the run's id: --run-id ID")
+
+
+def check_run_id(run_id: str) -> None:
+    """Refuse an id that no run can have.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if not _RUN_ID.fullmatch(run_id):
+        raise UsageError(
+            f"--run-id {run_id!r}: use at most 63 letters, digits, '.', '_' and '-', "
+            "with a letter or a digit first"
+        )
 
 
 def refuse_selection_of_resumed(selection: Selection, inputs: Inputs) -> None:

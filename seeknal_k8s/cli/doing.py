@@ -1,21 +1,24 @@
-"""The commands that read a project: ``run`` and ``plan``."""
+"""The commands that read a project: ``run``, ``plan`` and ``render``."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from seeknal_k8s.cli import render
+from seeknal_k8s.cli import past, render, typed
 from seeknal_k8s.cli.arguments import (
     AsJson,
     Execution,
     Folder,
     Inputs,
+    Project,
     Selection,
     StorePath,
     refuse_selection_of_resumed,
 )
+from seeknal_k8s.errors import StoreUnavailable, UsageError
 from seeknal_k8s.progress import warning_lines
 
 if TYPE_CHECKING:
@@ -46,6 +49,14 @@ def run(
     if execution.resume is not None:
         refuse_selection_of_resumed(selection, inputs)
     request = _request(project, selection, inputs, execution, store)
+    if request.on == "kubernetes":
+        _require_store(request)
+    if execution.resume_if_started:
+        request, ended = past.started(request)
+        if ended is not None:
+            here = render.Here(project, store)
+            render.show(render.err(), render.summary(ended, here))
+            return 0 if ended.success else 1
     from seeknal_k8s.cli import running  # noqa: PLC0415 - --help does without the coordinator
 
     console = render.err() if as_json else render.out()
@@ -92,6 +103,54 @@ def plan(
     return 0
 
 
+def render_manifests(
+    context: typer.Context,
+    node: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NODE", help="One node, cached or not.", show_default="all that run"
+        ),
+    ] = None,
+    *,
+    project: Project = _HERE,
+    selection: Selection,
+    inputs: Inputs,
+    run_id: Annotated[
+        str | None,
+        typer.Option("--run-id", metavar="ID", help="The run's id.", show_default="preview"),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Print the manifests that a run on Kubernetes would create: the run's anchor, then its Jobs.
+
+    The cluster is not asked. The anchor's uid, which only the API server gives, is a row of zeros.
+    """
+    execution = Execution(on="kubernetes", run_id=run_id)
+    execution.check()
+    request = _request(project, selection, inputs, execution)
+    from seeknal_k8s.cli import manifests, planning, running  # noqa: PLC0415 - as above
+    from seeknal_k8s.options.text import documents  # noqa: PLC0415
+
+    planned = running.plan(request, context.obj)
+    render.show(render.err(), warning_lines(planned.warnings))
+    drafts = [manifests.Draft(run.node, run.options) for run in planned.plan.runs]
+    if node is not None:
+        explained = planning.explain(planned.plan, node, request)
+        drafts = [manifests.Draft(explained.node, explained.options)]
+    assert request.settings is not None  # noqa: S101 - it is for kubernetes
+    objects = manifests.objects(
+        drafts,
+        project=planned.plan.graph.name,
+        run_id=run_id or manifests.RUN_ID,
+        settings=request.settings,
+    )
+    if as_json:
+        render.print_json({"apiVersion": "v1", "kind": "List", "items": objects})
+    else:
+        print(documents(objects), end="")  # noqa: T201
+    return 0
+
+
 def _request(
     project: Path,
     selection: Selection,
@@ -127,3 +186,27 @@ def _request(
         fail_fast=execution.fail_fast,
         wait=execution.wait,
     )
+
+
+def _require_store(request: "RunRequest") -> None:
+    """Refuse to coordinate where the volume that the pods share is not to be seen.
+
+    Raises:
+        UsageError: the store is another folder than the pods'.
+        StoreUnavailable: it is not here, or cannot be written.
+    """
+    settings = request.settings
+    assert settings is not None  # noqa: S101 - it is for kubernetes
+    if request.store is not None and request.store.absolute() != Path(settings.store_path):
+        raise UsageError(
+            f"--store {request.store}: every pod has the store at {settings.store_path}, and so has "
+            "the coordinator\n  → leave it out, or set SEEKNAL_K8S_STORE_PATH"
+        )
+    store = Path(settings.store_path)
+    what = "is not there" if not store.is_dir() else "cannot be written"
+    if not os.access(store, os.W_OK):
+        raise StoreUnavailable(
+            f"the store {store} {what} on this machine: it is a volume of the cluster "
+            f"({settings.store_claim or settings.store_host_path}), which only pods mount\n"
+            f"  → start the run inside the cluster: {typed()} submit"
+        )

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from seeknal_k8s.cli import past, program, render
-from seeknal_k8s.cli.arguments import AsJson, StorePath
+from seeknal_k8s.cli.arguments import AsJson, Project, StorePath
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.progress import duration
 from seeknal_k8s.store import LATEST, Store
@@ -19,19 +19,13 @@ if TYPE_CHECKING:
 _HERE = Path()
 _NEWEST = 20
 
-_Project = Annotated[
-    Path,
-    typer.Option(
-        "--project", "-C", metavar="PATH", help="The project's folder.", show_default="this folder"
-    ),
-]
 _RUN_HELP = "A run: its id, the beginning of it, or 'latest'."
 
 
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)] = LATEST,
     *,
-    project: _Project = _HERE,
+    project: Project = _HERE,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> int:
@@ -74,7 +68,7 @@ def _so_far(results: "RunResults") -> str:
 
 def runs(
     *,
-    project: _Project = _HERE,
+    project: Project = _HERE,
     store: StorePath = None,
     limit: Annotated[
         int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many, newest first.")
@@ -114,7 +108,7 @@ def logs(
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node's id, or its name.")],
     *,
     run: Annotated[str, typer.Option("--run", metavar="RUN", help=_RUN_HELP)] = LATEST,
-    project: _Project = _HERE,
+    project: Project = _HERE,
     store: StorePath = None,
     attempt: Annotated[
         int | None,
