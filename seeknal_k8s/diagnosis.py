@@ -121,9 +121,11 @@ def _names_disk(message: str) -> bool:
 
 
 def _words(failed: Condition, pod: PodView | None) -> str:
+    """Return what the cluster says about a failure, unless that is only which rule it matches."""
     target = pod.condition("DisruptionTarget") if pod is not None else None
-    told = (pod.status.message if pod else "", target.message if target else "", failed.message)
-    return next((words for words in told if words), failed.reason)
+    own = "" if failed.reason == "PodFailurePolicy" else failed.message
+    told = (pod.status.message if pod else "", target.message if target else "", own)
+    return next((words for words in told if words), "")
 
 
 def _terminated(pod: PodView | None) -> Terminated | None:
@@ -153,6 +155,8 @@ def waiting(job: JobView, pod: PodView | None, events: Iterable[EventView] = ())
     if not pod.spec.node_name:
         told = next((c for c in pod.status.conditions or () if c.type == "PodScheduled"), None)
         message = told.message if told is not None else ""
+        if "persistentvolumeclaim" in message.lower():
+            return Wait(Clock.SCHEDULE, "VolumeMissing", message)
         return Wait(Clock.SCHEDULE, "Unschedulable" if message else "", message)
     return _starting(pod, events)
 

@@ -35,7 +35,7 @@ def a_node(node_id: str, *inputs: str, **fields: Any) -> dict[str, Any]:
 def a_project(*nodes: dict[str, Any], parse_errors: tuple[str, ...] = ()) -> dict[str, Any]:
     return {
         "name": "shop",
-        "root": "/work/shop",
+        "root": "/projects/shop",
         "nodes": list(nodes),
         "parse_errors": list(parse_errors),
         "is_project": True,
@@ -147,7 +147,7 @@ def test_the_digest_of_a_project_tells_it_from_one_with(other: dict[str, Any]) -
 def test_a_folder_that_is_no_project_is_one_problem_with_a_way_out(
     raw: dict[str, Any], lacks: str
 ) -> None:
-    with pytest.raises(ProjectRefused, match="/work/shop is not a Seeknal project") as caught:
+    with pytest.raises(ProjectRefused, match="/projects/shop is not a Seeknal project") as caught:
         build(raw)
     (problem,) = caught.value.problems
     assert lacks in problem.what
@@ -217,7 +217,7 @@ def test_a_missing_input_is_spelt_as_in(node: dict[str, Any], key: str, fix: str
 
 
 def test_an_input_whose_file_could_not_be_read_points_to_that_file() -> None:
-    message = "Missing 'kind' field in /work/shop/seeknal/sources/orders.yml"
+    message = "Missing 'kind' field in /projects/shop/seeknal/sources/orders.yml"
     first, second = refused(a_node("transform.a", "source.orders"), parse_errors=(message,))
     assert first.file == "seeknal/sources/orders.yml"
     assert "seeknal/sources/orders.yml, which could not be read" in second.fix
@@ -322,7 +322,7 @@ def test_all_problems_are_told_at_once() -> None:
         a_node("source.x/y"),
         parse_errors=(
             "Seeknal says something new",
-            "Missing 'name' field in /work/shop/seeknal/n.yml",
+            "Missing 'name' field in /projects/shop/seeknal/n.yml",
         ),
     )
     assert [problem.what.split(":")[0] for problem in problems] == [
@@ -335,8 +335,8 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_a_message_that_is_not_known_is_passed_on_with_its_file() -> None:
-    message = "Something in /work/shop/seeknal/a b/x.yml\n  broke: seeknal/c.py went"
-    problem = parse_errors.translate(message, "/work/shop/")
+    message = "Something in /projects/shop/seeknal/a b/x.yml\n  broke: seeknal/c.py went"
+    problem = parse_errors.translate(message, "/projects/shop/")
     assert problem == Problem(
         what="Something in seeknal/a b/x.yml broke: seeknal/c.py went", file="seeknal/c.py"
     )
@@ -450,7 +450,7 @@ def test_a_node_is_not_found_by(text: str, said: str) -> None:
 
 def test_a_graph_without_nodes_says_so() -> None:
     with pytest.raises(ProjectRefused, match="the project has 0 nodes, such as none"):
-        Graph("shop", "/work/shop", {}).find("x")
+        Graph("shop", "/projects/shop", {}).find("x")
 
 
 def test_the_same_name_under_another_kind_is_nearer_than_a_similar_spelling() -> None:

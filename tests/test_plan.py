@@ -29,7 +29,7 @@ def a_graph(inputs: Mapping[str, tuple[str, ...]]) -> Graph:
     for node_id, refs in inputs.items():
         kind, _, name = node_id.partition(".")
         nodes[node_id] = Node(node_id, kind, name, file="f.yml", inputs=refs, digest="v1")
-    return Graph("shop", "/work/shop", nodes)
+    return Graph("shop", "/projects/shop", nodes)
 
 
 SHOP = a_graph(

@@ -10,7 +10,7 @@ from seeknal_k8s.selection import select
 
 
 def a_graph(*nodes: Node) -> Graph:
-    return Graph("shop", "/work/shop", {node.id: node for node in nodes})
+    return Graph("shop", "/projects/shop", {node.id: node for node in nodes})
 
 
 def a_node(node_id: str, *inputs: str, tags: tuple[str, ...] = ()) -> Node:
