@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class AttemptSpec:
     """One attempt, as the coordinator orders it.
 
-    ``folder`` is the attempt's own, for logs, outputs and the result. ``memory`` and ``spill``
+    ``required`` are files of its inputs, relative to where they are published, that were there when
+    it was ordered. ``folder`` is the attempt's own, for logs, outputs and the result. ``memory`` and ``spill``
     (bytes) and ``threads`` fit DuckDB, which spills to ``scratch``, its workspace where there is none; ``timeout``
     is in seconds; ``env`` is added to the node's
     environment; ``environments`` is the folder with what ``uv run`` would give Python scripts.
@@ -29,6 +30,7 @@ class AttemptSpec:
     target: str
     inputs: tuple[str, ...] = ()
     undeclared: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
     memory: int | None = None
     threads: int | None = None
     spill: int | None = None
@@ -47,6 +49,7 @@ class AttemptSpec:
     def from_dict(cls, raw: Mapping[str, Any]) -> AttemptSpec:
         """Read what ``to_dict`` gave, after a journey as JSON."""
         lists = {"inputs": tuple(raw["inputs"]), "undeclared": tuple(raw["undeclared"])}
+        lists["required"] = tuple(raw["required"])
         env = tuple((name, value) for name, value in raw["env"])
         return cls(**{**raw, **lists, "env": env})
 
@@ -95,15 +98,25 @@ class Ending:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, file: Path) -> None:
-        """Write this down as the attempt's ``result.json``, where its own supervisor could not.
+    @classmethod
+    def of(cls, folder: Path) -> Ending | None:
+        """Return how an attempt ended: as the coordinator saw it, else as its supervisor wrote."""
+        return cls.read(folder / _SEEN) or cls.read(folder / "result.json")
+
+    def keep(self, folder: Path) -> None:
+        """Note in the attempt's folder how the coordinator saw it end, where that says more.
+
+        A pod that was evicted may have written that all went well.
 
         Raises:
             OSError: it could not be written.
         """
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _write_json(file, asdict(self))
+        if Ending.read(folder / "result.json") != self:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_json(folder / _SEEN, asdict(self))
+
+
+_SEEN = "ending.json"
 
 
 def write_record(

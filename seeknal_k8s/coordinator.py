@@ -21,7 +21,7 @@ from seeknal_k8s.request import RunRequest, new_pins, new_run_id, settled
 from seeknal_k8s.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from seeknal_k8s.engine_process import EngineProcess
@@ -65,36 +65,48 @@ async def run(
         _require_folder(request.project)
         store = Store.of(request.project, request.store_root)
         request, run_id, pins = settled(request, store)
-        async with _locked(store, run_id, request.wait, observer):
+        async with _locked(_to_lock(store, request), run_id, request.wait, observer):
             raw = await _read(client, request, pins)
             _set_unreadable_state_aside(raw, request, run_id)
-            folder = store.new_run(run_id)
+            folder = store.folder(run_id)
             execution = Execution(client, request, folder, observer=observer, raw=raw, pins=pins)
             results = await execution.run()
-            observer(RunEnded(results, time.monotonic() - began))
+            observer(RunEnded(results, time.monotonic() - began, execution.warnings))
             return results
+
+
+def _to_lock(store: Store, request: RunRequest) -> list[Store]:
+    """Return whose locks a run needs: its store's, and that of the place it publishes to.
+
+    Two runs with stores of their own would otherwise write one ``target/``.
+    """
+    published = Store.of(request.project.resolve())
+    same = request.on == "kubernetes" or store.root.resolve() == published.root
+    return [store] if same else [published, store]
 
 
 @contextlib.asynccontextmanager
 async def _locked(
-    store: Store, run_id: str, wait: float, observer: Observer
+    stores: Sequence[Store], run_id: str, wait: float, observer: Observer
 ) -> AsyncIterator[None]:
     """Hold the store's lock, asking for it again and again: Ctrl-C ends that, a thread it cannot."""
-    store.prepare()
+    for store in stores:
+        store.prepare()
     until = time.monotonic() + wait
     told = False
     with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(store.lock(run_id))
-                break
-            except StoreLocked as locked:
-                if time.monotonic() >= until:
-                    raise
-                if not told:
-                    observer(StoreAwaited(str(locked).partition("\n")[0]))
-                    told = True
-                await asyncio.sleep(_PAUSE)
+        for store in stores:
+            while True:
+                try:
+                    held.enter_context(store.lock(run_id))
+                    break
+                except StoreLocked as locked:
+                    if time.monotonic() >= until:
+                        raise
+                    if not told:
+                        observer(StoreAwaited(str(locked).partition("\n")[0]))
+                        told = True
+                    await asyncio.sleep(_PAUSE)
         yield
 
 

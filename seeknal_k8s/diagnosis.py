@@ -149,6 +149,8 @@ def waiting(job: JobView, pod: PodView | None, events: Iterable[EventView] = ())
         )
     if pod is None:
         return _without_pod(events)
+    if pod.metadata.deletion_timestamp is not None:
+        return _leaving(job, pod)
     container = pod.container(CONTAINER)
     if container is not None and (container.state.running or container.state.terminated):
         return Wait(Clock.RUN)
@@ -159,6 +161,16 @@ def waiting(job: JobView, pod: PodView | None, events: Iterable[EventView] = ())
             return Wait(Clock.SCHEDULE, "VolumeMissing", message)
         return Wait(Clock.SCHEDULE, "Unschedulable" if message else "", message)
     return _starting(pod, events)
+
+
+def _leaving(job: JobView, pod: PodView) -> Wait:
+    """Return why a pod is told to end: on a machine that is gone, nobody ever does that."""
+    failing, target = job.condition("FailureTarget"), pod.condition("DisruptionTarget")
+    if failing is not None and failing.reason == "DeadlineExceeded":
+        return Wait(Clock.RUN, "DeadlineExceeded", failing.message)
+    if target is not None:
+        return Wait(Clock.RUN, _DISRUPTIONS.get(target.reason, "Evicted"), target.message)
+    return Wait(Clock.RUN, "PodDeleted")
 
 
 _REFUSALS = (

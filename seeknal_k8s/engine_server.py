@@ -26,14 +26,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import exitcodes
-from seeknal_k8s.attempt import AttemptSpec
+from seeknal_k8s.attempt import AttemptSpec, Ending
 from seeknal_k8s.engine import preload
 from seeknal_k8s.quiet import QUIET_THREADS
 from seeknal_k8s.subreaper import adopt_orphans
 from seeknal_k8s.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from seeknal_k8s.attempt import Ending
+    from collections.abc import Callable
+
     from seeknal_k8s.engine.project import Project
     from seeknal_k8s.supervisor import Supervisor
 
@@ -51,6 +52,7 @@ class Server:
         self._wakeup = Wakeup(signal.SIGCHLD, signal.SIGTERM)
         self._attempts: dict[int, int] = {}
         self._warm = 0
+        self._closing = False
         self._exit_code = exitcodes.OK
         self._poll = select.poll()
         self._project: Project | None = None
@@ -77,14 +79,17 @@ class Server:
             self._end()
 
     def _look_after(self, supervisor: Supervisor, ready: set[int]) -> None:
-        supervisor.enforce()
         if supervisor.finished in ready:
-            supervisor.note_finished()
+            supervisor.note_finished()  # first: what is over is not out of time
+        supervisor.enforce()
         if self._wakeup.pipe in ready:
             self._wakeup.drain()
             supervisor.reap()
         elif not ready and self._warm:
-            supervisor.keep_spares(self._opened(), self._warm)
+            try:
+                supervisor.keep_spares(self._opened(), self._warm)
+            except OSError:  # no room for another process now: attempts are forked as they come
+                self._warm = 0
 
     def _milliseconds(self) -> float | None:
         """Return how long to wait for something to happen, None for as long as it takes."""
@@ -116,6 +121,8 @@ class Server:
             self._send(request["id"], answer)
 
     def _send(self, request: int, answer: dict[str, Any]) -> None:
+        if self._closing:
+            return
         line = json.dumps({"id": request, **answer}, default=str) + "\n"
         self._channel.sendall(line.encode())
 
@@ -176,7 +183,11 @@ class Server:
             del self._attempts[number]
             self._send(number, {"ok": asdict(ending)})
 
-        self._attempts[number] = self._supervise().attempt(spec, self._opened(), ended)
+        try:
+            self._attempts[number] = self._supervise().attempt(spec, self._opened(), ended)
+        except OSError as error:  # no room for another process now
+            refused = Ending(exit_code=exitcodes.UNAVAILABLE, error=f"it was not started: {error}")
+            self._send(number, {"ok": asdict(refused)})
 
     def _call_stop(self, request: dict[str, Any]) -> dict[str, Any]:
         pid = self._attempts.get(request["of"])
@@ -184,9 +195,29 @@ class Server:
             self._supervise().stop(pid, exitcodes.TERMINATED, "it was cancelled")
         return {"ok": None}
 
+    def _call_forget(self, request: dict[str, Any]) -> None:
+        from seeknal_k8s.engine.publish import forget  # noqa: PLC0415
+
+        project = self._opened()
+
+        def work() -> int:
+            forget(project, request["nodes"])
+            return exitcodes.OK
+
+        self._write_state(request["id"], work, lambda: None)
+
+    def _write_state(self, number: int, work: Callable[[], int], read: Callable[[], Any]) -> None:
+        """Have a child write, so that this process stays free of threads; answer what was read."""
+        from seeknal_k8s.supervisor import Child  # noqa: PLC0415
+
+        def ended(status: int) -> None:
+            answer: dict[str, Any] = {"error": "the state of the run could not be written"}
+            self._send(number, {"ok": read()} if status == 0 else answer)
+
+        self._supervise().fork(work, Child(ended))
+
     def _call_publish(self, request: dict[str, Any]) -> None:
         from seeknal_k8s.engine.publish import publish  # noqa: PLC0415
-        from seeknal_k8s.supervisor import Child  # noqa: PLC0415
 
         project, reply = self._opened(), Path(request["reply"])
 
@@ -194,13 +225,7 @@ class Server:
             reply.write_text(json.dumps(publish(project, request["record"])), encoding="utf-8")
             return exitcodes.OK
 
-        def ended(status: int) -> None:
-            answer: dict[str, Any] = {"error": "the state of the run could not be written"}
-            if status == 0:
-                answer = {"ok": json.loads(reply.read_text(encoding="utf-8"))}
-            self._send(request["id"], answer)
-
-        self._supervise().fork(work, Child(ended))
+        self._write_state(request["id"], work, lambda: json.loads(reply.read_text("utf-8")))
 
     def _opened(self) -> Project:
         if self._project is None:
@@ -227,10 +252,13 @@ class Server:
                 os.environ.pop(name, None)
 
     def _end(self) -> None:
-        if self._supervisor is not None:
-            self._supervisor.end_all("its coordinator has gone", _PATIENCE)
-        # At once: an interpreter with Seeknal in it takes 0.1 s to clean up.
-        os._exit(self._exit_code)
+        self._closing = True
+        try:
+            if self._supervisor is not None:
+                self._supervisor.end_all("its coordinator has gone", _PATIENCE)
+        finally:
+            # At once: an interpreter with Seeknal in it takes 0.1 s to clean up.
+            os._exit(self._exit_code)
 
 
 def _find_uv() -> None:

@@ -57,10 +57,11 @@ class NodeEnded:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """Everything is done and written."""
+    """Everything is done and written; ``warnings`` are of what Seeknal does as best it can."""
 
     results: RunResults
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 Event = StoreAwaited | RunStarted | NodeStarted | NodeRetrying | NodeEnded | RunEnded

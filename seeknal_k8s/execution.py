@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from seeknal_k8s.errors import (
     StoreUnavailable,
 )
 from seeknal_k8s.events import RunStarted
+from seeknal_k8s.logs import redact
 from seeknal_k8s.runner import Runner, accept, result_of, state_record
 from seeknal_k8s.store import utc_now
 
@@ -58,14 +59,16 @@ class Execution:
         self._home = request.home
         self._pins = pins
         self._digest = ""
+        self.warnings: tuple[str, ...] = ()
 
     async def run(self) -> RunResults:
         """Carry the run out; every ending is noted in ``run.json``."""
         planned = self._plan()
         self._digest = planned.plan.graph.digest
+        self._note_start(planned.plan)
+        await self._forget(planned.plan)
         done, ended = self._take_up(planned.plan)
         plan = without(planned.plan, done)
-        self._note_start(planned.plan)
         runner = None
         try:
             async with self._backend(plan) as backend:
@@ -76,6 +79,12 @@ class Execution:
             raise await self._interrupted(runner, planned.plan) from cancelled
         except SeeknalK8sError:
             self._folder.note(status="failed", ended=utc_now())
+            if runner is not None:
+                with contextlib.suppress(
+                    SeeknalK8sError
+                ):  # as far as it goes: the error goes first
+                    await self._publish(runner, planned.plan)
+                    self._folder.write_results(runner.in_plan_order())
             raise
         await self._publish(runner, planned.plan)
         results = runner.in_plan_order()
@@ -89,7 +98,7 @@ class Execution:
         done: dict[str, PrefectRunResult],
         ended: dict[str, dict[str, Any]],
     ) -> Runner:
-        settings = self._request.settings
+        settings = self._request.settings if self._request.on == "kubernetes" else None
         return Runner(
             plan=plan,
             backend=backend,
@@ -131,8 +140,7 @@ class Execution:
     def _planned_then(self, now: Plan, ids: Sequence[str]) -> Plan:
         """Return the plan as it was made then: what ran since is cached by now."""
         request = replace(self._request, select=tuple(ids), exclude=(), full=False)
-        raw = {**self._raw, "missing": []}
-        return draft(raw, request).plan if ids else replace(now, runs=())
+        return draft(self._raw, request).plan if ids else replace(now, runs=())
 
     def _take_up(self, plan: Plan) -> tuple[dict[str, PrefectRunResult], dict[str, dict[str, Any]]]:
         """Return what earlier tries of this run have done, accepting what they could not."""
@@ -144,7 +152,7 @@ class Execution:
         for run in plan.runs:
             node = run.node
             attempts = self._folder.attempts(node.id)
-            ending = Ending.read(attempts[-1] / "result.json") if attempts else None
+            ending = Ending.of(attempts[-1]) if attempts else None
             if ending is None or not verdict.read(ending).success:
                 continue
             if node.id not in accepted:
@@ -157,6 +165,7 @@ class Execution:
 
     def _note_start(self, plan: Plan) -> None:
         request = self._request
+        self._folder.make()
         self._folder.note(
             id=self._folder.id,
             project=str(self._project),
@@ -168,6 +177,7 @@ class Execution:
             plan=[run.node.id for run in plan.runs],
             nodes={run.node.id: self._folder.bundle(run.node.id).name for run in plan.runs},
             request={
+                "set": [asdict(override) for override in request.options],
                 "select": request.select,
                 "exclude": request.exclude,
                 "full": request.full,
@@ -235,6 +245,19 @@ class Execution:
                 ]
             )
 
+    async def _forget(self, plan: Plan) -> None:
+        """Have Seeknal's state forget the nodes that are about to run.
+
+        Whatever stops this run, even a power cut, the next one then runs them again, instead of
+        taking outputs of two runs for one.
+        """
+        past = self._raw["state"] or {}
+        if nodes := [run.node.id for run in plan.runs if run.node.id in past]:
+            try:
+                await self._client.call("forget", nodes=nodes)
+            except EngineFailed as error:
+                raise self._state_unwritten(error) from error
+
     async def _publish(self, runner: Runner, plan: Plan) -> None:
         """Let Seeknal know what ran, once, in its own files."""
         if not plan.runs:
@@ -253,12 +276,16 @@ class Execution:
         try:
             warnings = await asyncio.shield(asyncio.ensure_future(publishing))
         except EngineFailed as error:
-            self._folder.note(status="failed", ended=utc_now())
-            raise StoreUnavailable(
-                f"{error}\n  → the nodes' outputs are kept: seeknal-k8s run --resume {self._folder.id}"
-            ) from error
-        if warnings:
-            self._folder.note(warnings=warnings)
+            raise self._state_unwritten(error) from error
+        self.warnings = tuple(redact(warning) for warning in warnings)
+        if self.warnings:
+            self._folder.note(warnings=self.warnings)
+
+    def _state_unwritten(self, error: EngineFailed) -> StoreUnavailable:
+        self._folder.note(status="failed", ended=utc_now())
+        return StoreUnavailable(
+            f"{error}\n  → the nodes' outputs are kept: seeknal-k8s run --resume {self._folder.id}"
+        )
 
     def _finish(self, results: RunResults, status: str) -> None:
         self._folder.write_results(results)

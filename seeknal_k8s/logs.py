@@ -19,7 +19,8 @@ _CONTEXT = 200
 _SECRETS = re.compile(
     r"""(?ix)
     (?P<key>
-      (?: password | passwd | pwd | secret (?!ar) | token (?!s|iz) | api[_-]?key | credential )
+      (?: password | passwd | pwd | secret (?!ar) | token (?!s|iz) | passphrase | credential
+        | (?: api | access | private | account | encryption | signing | shared ) [_-]? key )
       [\w-]{0,40}                               # bounded, as all repeats here: no log may hang us
       (?: (?: \\?['"] )? [ \t]{0,8} [=:] (?![=:]) [ \t]{0,8}
         | (?-i: (?<=SECRET) | (?<=PASSWORD) | (?<=TOKEN) ) [ \t]{1,8} (?=') )   # CREATE SECRET … in SQL
@@ -28,7 +29,7 @@ _SECRETS = re.compile(
     )
     (?: (?P<quote> \\?['"] ) (?: (?P=quote){2} | (?!(?P=quote)) (?: \\. | . ) )+   # to the same quote again
       | [^\s'",;&})\\]+ )
-    | (?P<url> :// [^\s:/@]* : ) [^\s/]+ (?=@)
+    | (?P<url> :// (?: [^\s:/@]* : )? ) [^\s/]+ (?=@)
     """
 )
 

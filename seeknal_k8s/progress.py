@@ -132,6 +132,7 @@ class Lines:
             self.plan = event.plan
         if isinstance(event, RunEnded):
             self.results, self.took = event.results, event.seconds
+            self.say([Text(clean(f"warning: {told}"), style="yellow") for told in event.warnings])
         self.say(self._lines(event))
 
     def say(self, lines: Iterable[Text]) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from seeknal_k8s.errors import UsageError
+from seeknal_k8s.options import Override
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from seeknal_k8s.options import Override
     from seeknal_k8s.settings import Settings
     from seeknal_k8s.store import Store
 
@@ -83,11 +83,19 @@ def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[st
     """
     if request.resume is None:
         run_id = request.run_id or new_run_id()
-        if request.run_id and (store.root / "runs" / run_id).exists():
+        if request.run_id and (store.folder(run_id).path / "run.json").exists():
             raise UsageError(f"there is a run '{run_id}' already; go on with it: --resume {run_id}")
         return request, run_id, new_pins(run_id)
     folder = store.run(request.resume)
     about = folder.about()
+    for newer in store.runs():
+        if newer.id == folder.id:
+            break
+        if newer.accepted():
+            raise UsageError(
+                f"run '{newer.id}' has published since, and run '{folder.id}' would publish over it"
+                "\n  → start a new run: seeknal-k8s run"
+            )
     try:
         asked = about["request"]
         request = replace(
@@ -97,6 +105,7 @@ def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[st
             full=asked["full"],
             params=asked["params"],
             profile=Path(asked["profile"]) if asked["profile"] else None,
+            options=(*(Override(**one) for one in asked.get("set", ())), *request.options),
         )
         return request, folder.id, about["pins"]
     except KeyError as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import verdict, workspace
+from seeknal_k8s.attempt import Ending
 from seeknal_k8s.backends import Attempt, Share
 from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted
 from seeknal_k8s.logs import iso_utc, redact, tail
@@ -25,7 +26,6 @@ from seeknal_k8s.store import unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seeknal_k8s.attempt import Ending
     from seeknal_k8s.backends import Backend
     from seeknal_k8s.events import Observer
     from seeknal_k8s.graph import Node
@@ -53,7 +53,6 @@ class _Progress:
     options: Resolved
     share: Share
     number: int = 0
-    tried: int = 0
     own_failures: int = 0
     platform_failures: int = 0
 
@@ -81,6 +80,7 @@ class Runner:
     _attempts: dict[asyncio.Task[Ending], tuple[_Progress, Attempt]] = field(default_factory=dict)
     _delays: dict[asyncio.Task[None], _Progress] = field(default_factory=dict)
     _order: dict[str, float] = field(default_factory=dict)
+    _published: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Run everything; ``results`` and ``ended`` say how it went.
@@ -91,7 +91,11 @@ class Runner:
             StoreUnavailable: an accepted output or the ledger could not be written.
         """
         self._order = critical_path(self.plan)
+        for node in self.plan.graph.nodes.values():
+            there = tuple(file for file in node.outputs if (self.home / file).exists())
+            self._published[node.id] = there
         for run in self.plan.runs:
+            self._published.pop(run.node.id, None)
             self._nodes[run.node.id] = _Progress(
                 run,
                 set(run.waits_for) - set(self.results),
@@ -167,15 +171,15 @@ class Runner:
         node = progress.run.node
         earlier = self.folder.attempts(node.id)
         progress.number = int(earlier[-1].name) + 1 if earlier else 1
-        if earlier and self.backend.reattaches and not (earlier[-1] / "result.json").exists():
+        if earlier and self.backend.reattaches and Ending.of(earlier[-1]) is None:
             progress.number -= 1  # its coordinator died: whatever became of it has this number
-        progress.tried += 1
         attempt = Attempt(
             node=node,
             number=progress.number,
             folder=self.folder.bundle(node.id) / str(progress.number),
             options=progress.options,
             share=progress.share,
+            required=tuple(file for up in node.inputs for file in self._published.get(up, ())),
             crowd=crowd + len(self._attempts),
             full=self.full,
         )
@@ -183,9 +187,9 @@ class Runner:
         self._attempts[asyncio.create_task(self.backend.run(attempt))] = (progress, attempt)
 
     def _ended(self, progress: _Progress, attempt: Attempt, ending: Ending) -> None:
-        with contextlib.suppress(OSError):  # a full disk: then the attempt's end is told, not kept
-            ending.keep(attempt.folder / "result.json")
         found = verdict.read(ending)
+        with contextlib.suppress(OSError):  # a full disk: then the attempt's end is told, not kept
+            ending.keep(attempt.folder)
         if found.success:
             self._accept(attempt, ending)
         elif self._grow(progress, found):
@@ -194,11 +198,12 @@ class Runner:
         elif self._may_retry(progress, found):
             self._retry(progress, found, ending, delay=_backoff(progress))
             return
-        result = result_of(attempt.folder, ending, found, attempts=progress.tried)
+        result = result_of(attempt.folder, ending, found, attempts=progress.number)
         self._finish(progress, result, ending)
 
     def _accept(self, attempt: Attempt, ending: Ending) -> None:
         accept(self.folder, self.home, attempt.node, attempt.folder, ending)
+        self._published[attempt.node.id] = ending.outputs
 
     def _may_retry(self, progress: _Progress, found: Verdict) -> bool:
         if not found.retry:

@@ -62,6 +62,17 @@ class RunFolder:
         """Return ``run.json``, empty when it cannot be read."""
         return _read_json(self.path / "run.json") or {}
 
+    def make(self) -> None:
+        """Make the folder, unless it is there.
+
+        Raises:
+            StoreUnavailable: it could not be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unavailable(self.path, error) from error
+
     def note(self, **facts: Any) -> None:
         """Add to ``run.json``, or change what it says."""
         write_json(self.path / "run.json", {**self.about(), **facts})
@@ -167,17 +178,18 @@ class Store:
         near = get_close_matches(text, [run.id for run in runs], 1) or [runs[0].id]
         raise UsageError(f"there is no run '{text}'; did you mean '{near[0]}'? (seeknal-k8s runs)")
 
+    def folder(self, run_id: str) -> RunFolder:
+        """Return the folder of a run; ``make`` makes it."""
+        return RunFolder(self.root / "runs" / run_id)
+
     def new_run(self, run_id: str) -> RunFolder:
-        """Make the folder of a new run, or return the one that is there.
+        """Return the folder of a run, made if need be.
 
         Raises:
             StoreUnavailable: it could not be made.
         """
-        folder = RunFolder(self.root / "runs" / run_id)
-        try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unavailable(self.root, error) from error
+        folder = self.folder(run_id)
+        folder.make()
         return folder
 
     def holder(self) -> dict[str, Any] | None:

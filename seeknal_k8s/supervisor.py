@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -117,8 +118,13 @@ class Supervisor:
                     return exitcodes.OK
                 return work(AttemptSpec.from_dict(json.loads(text)), project, self._say_finished)
 
-            pid = self._fork(wait_and_work)
-            os.close(order)
+            try:
+                pid = self._fork(wait_and_work)
+            except OSError:
+                os.close(order_end)
+                raise
+            finally:
+                os.close(order)
             self._spares.append(_Spare(pid, order_end))
 
     def drop_spares(self) -> None:
@@ -191,7 +197,7 @@ class Supervisor:
 
     def reap(self) -> None:
         """Take note of the children that have ended; kill what a dead one has left."""
-        orphans = False
+        gone: list[tuple[Child, int]] = []
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -202,10 +208,11 @@ class Supervisor:
             self._spares = [spare for spare in self._spares if spare.pid != pid or _closed(spare)]
             child = self.children.pop(pid, None)
             if child is not None:
-                orphans = orphans or os.WIFSIGNALED(status)
-                child.tell(status)
-        if orphans:
+                gone.append((child, status))
+        if any(os.WIFSIGNALED(status) for _, status in gone):
             self.end_orphans()
+        for child, status in gone:
+            child.tell(status)
 
     def end_orphans(self) -> None:
         """Kill whatever has become our child because the attempt it belonged to was killed."""
@@ -281,15 +288,17 @@ def _finish(child: Child, spec: AttemptSpec, status: int) -> Ending:
         return ending
     code, error = child.verdict or _from_status(status)
     seconds = round(time.monotonic() - child.began, 3)
-    workspace.remove(spec.workspace)
+    started = time.time() - seconds
+    for left in (spec.workspace, spec.out, Path(spec.folder) / "scratch"):
+        workspace.remove(left)
     outcome = {"exit_code": code, "error": error, "seconds": seconds}
     try:
         spec.result_file.parent.mkdir(parents=True, exist_ok=True)  # it may have died before that
-        write_record(spec, outcome=outcome, started=time.time() - seconds)
+        write_record(spec, outcome=outcome, started=started)
     except OSError as unwritten:
         if child.verdict is None:
             code, error = exitcodes.UNAVAILABLE, f"its result was not kept: {unwritten}"
-    return Ending(exit_code=code, error=error, seconds=seconds, started=time.time() - seconds)
+    return Ending(exit_code=code, error=error, seconds=seconds, started=started)
 
 
 def _from_status(status: int) -> tuple[int, str]:

@@ -7,6 +7,7 @@ process that the node leaves behind and ends them, so that nothing outlives an a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -33,6 +34,21 @@ if TYPE_CHECKING:
 
 _SLACK = 60.0
 """Seconds after the timeout, which is the supervisor's to keep, when Seeknal's executor gives up."""
+
+
+_OF_THE_STORE = frozenset(
+    {
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EROFS,
+        errno.EACCES,
+        errno.ESTALE,
+        errno.ENOTCONN,
+        errno.EFBIG,
+    }
+)
+"""What an operating system says of a store that is full, gone or not for us: worth another try."""
 
 
 def prepare() -> None:
@@ -69,6 +85,7 @@ def _work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> 
     write_record(spec, outcome=asdict(outcome), outputs=files, started=started, peak_memory=peak)
     finished()
     workspace.remove(spec.workspace)
+    workspace.remove(_task(spec).scratch)
     return outcome.exit_code
 
 
@@ -81,7 +98,19 @@ def _run(spec: AttemptSpec, project: Project) -> Outcome:
         inputs=spec.inputs,
         made=export_path(project.node(spec.node_id)),
     )
-    return run_node(project, _task(spec))
+    gone = [file for file in spec.required if not (Path(spec.target).parent / file).exists()]
+    if gone:
+        return Outcome(exitcodes.INPUT_MISSING, error=f"an input is gone: {', '.join(gone)}")
+    Path(_task(spec).scratch).mkdir(parents=True, exist_ok=True)
+    before = workspace.inputs_of(spec.workspace)
+    outcome = run_node(project, _task(spec))
+    after = workspace.inputs_of(spec.workspace)
+    changed = sorted(name for name, about in before.items() if after.get(name) != about)
+    if changed and outcome.exit_code == exitcodes.OK:
+        outcome.exit_code = exitcodes.UNVERIFIED
+    if changed:
+        outcome.error = f"it has changed what it only reads: {', '.join(changed)}. {outcome.error}"
+    return outcome
 
 
 def _guarded(run: Callable[[], Outcome]) -> Outcome:
@@ -101,7 +130,7 @@ def _task(spec: AttemptSpec) -> Task:
         inputs=spec.inputs,
         undeclared=spec.undeclared,
         limits=Limits(memory=spec.memory, threads=spec.threads, spill=spec.spill),
-        scratch=Path(spec.scratch) if spec.scratch else spec.workspace / "tmp",
+        scratch=Path(spec.scratch or f"{spec.folder}/scratch"),
         script_timeout=spec.timeout and spec.timeout + _SLACK,
         environments=Path(spec.environments) if spec.environments else None,
         allow_failed_materialization=spec.allow_failed_materialization,
@@ -127,7 +156,7 @@ def _collect(spec: AttemptSpec, outcome: Outcome) -> list[str]:
 
 
 def _of_os_error(error: OSError) -> int:
-    return exitcodes.UNAVAILABLE if error.errno is not None else exitcodes.SOFTWARE
+    return exitcodes.UNAVAILABLE if error.errno in _OF_THE_STORE else exitcodes.SOFTWARE
 
 
 def _take_over_streams(folder: Path) -> None:

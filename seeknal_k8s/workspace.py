@@ -1,7 +1,8 @@
 """A private project folder for one NodeRun: the project linked, its inputs linked, the rest its own.
 
-A node finds everything where ``seeknal run`` would have put it, and can write nothing that
-others see: what it makes is collected when it has ended well.
+A node finds everything where ``seeknal run`` would have put it. What it makes is its own until it
+has ended well and is collected. It reads inputs through links, so it could write through them; that is
+noticed (``inputs_of``, before and after) and fails the node.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 OWN = frozenset({"target", ".seeknal-k8s"})
 """Entries of a project that a workspace never shares."""
 
-_LEFTOVERS = ("_runner_", "tmp_", ".")
-"""How the names of files begin that Seeknal and DuckDB leave behind and nobody reads."""
+_RUNNER = "target/_runner_"
+"""How Seeknal's own scripts for Python nodes begin; nobody reads them afterwards."""
 
 
 def artifacts(node_id: str) -> tuple[str, ...]:
@@ -48,7 +49,6 @@ def build(
         OSError: the workspace could not be written.
     """
     (workspace / "target" / "intermediate").mkdir(parents=True)
-    (workspace / "tmp").mkdir()
     _link_project(workspace, project, PurePosixPath(made).parts)
     own = workspace / "target"
     for upstream in inputs:
@@ -66,24 +66,42 @@ def build(
         shutil.copy2(target / remembered, own / remembered)
 
 
-def _link_project(workspace: Path, project: Path, made: tuple[str, ...]) -> None:
+def _link_project(
+    workspace: Path, project: Path, made: tuple[str, ...], *, top: bool = True
+) -> None:
     """Link every entry of the project, but make the folders that lead to ``made`` real ones."""
     head, *rest = made or ("",)
-    taken = OWN if workspace.joinpath("target").is_dir() else frozenset()
     for entry in os.scandir(project):
-        if entry.name in taken:
+        if top and entry.name in OWN:
             continue
         if entry.name != head:
             (workspace / entry.name).symlink_to(entry.path)
         elif rest and entry.is_dir():
             (workspace / head).mkdir()
-            _link_project(workspace / head, Path(entry.path), tuple(rest))
+            _link_project(workspace / head, Path(entry.path), tuple(rest), top=False)
 
 
 def _link(link: Path, existing: Path) -> None:
     if existing.exists() and not link.is_symlink():
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(existing)
+
+
+def inputs_of(workspace: Path) -> dict[str, tuple[int, int, int]]:
+    """Return every input file of a workspace with what tells whether it is still the same."""
+    found = {}
+    for folder, folders, files in os.walk(workspace / "target", followlinks=True):
+        folders.sort()
+        for name in files:
+            path = Path(folder, name)
+            if path.is_symlink() or path.parent.is_symlink():
+                about = path.stat()
+                found[path.relative_to(workspace).as_posix()] = (
+                    about.st_ino,
+                    about.st_size,
+                    about.st_mtime_ns,
+                )
+    return found
 
 
 def collect(workspace: Path, out: Path) -> list[str]:
@@ -107,11 +125,11 @@ def _made(folder: Path, workspace: Path) -> Iterator[str]:
         if entry.is_symlink():
             continue
         path = Path(entry.path)
+        name = path.relative_to(workspace).as_posix()
         if entry.is_dir():
-            if path != workspace / "tmp":
-                yield from _made(path, workspace)
-        elif entry.is_file() and not entry.name.startswith(_LEFTOVERS):
-            yield path.relative_to(workspace).as_posix()
+            yield from _made(path, workspace)
+        elif entry.is_file() and not name.startswith(_RUNNER):
+            yield name
 
 
 def remove(workspace: Path) -> None:

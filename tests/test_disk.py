@@ -101,7 +101,8 @@ def test_a_full_disk_under_the_project_ends_the_run_and_nothing_is_lost(tmp_path
             run(project, store=store, run_id="r1")
         assert stopped.value.exit_code == 69
         assert str(project / "target") in str(stopped.value)
-        assert made(project) <= {"transform_small.parquet"}
+        whole = {"transform_small.parquet", "run_state.json", "manifest.json"}
+        assert made(project) <= whole
         assert Store.of(project, store).run("r1").about()["status"] == "failed"
 
         mount(disk, "-o", "remount,size=64m")

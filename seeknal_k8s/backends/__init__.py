@@ -25,7 +25,7 @@ class Share:
 class Attempt:
     """One try of one node: its number (from 1), its folder in the store, what it may use.
 
-    ``crowd`` is how many nodes run or could run at this moment, this one included: cores that
+    ``required`` are published files of its inputs without which it must not start. ``crowd`` is how many nodes run or could run at this moment, this one included: cores that
     nobody else wants may be used. ``full`` is whether everything is being run anew.
     """
 
@@ -34,6 +34,7 @@ class Attempt:
     folder: Path
     options: Resolved
     share: Share
+    required: tuple[str, ...] = ()
     crowd: int = 1
     full: bool = False
 

@@ -100,7 +100,9 @@ class RunWatch:
         try:
             async for change in self._pods:
                 name = change.view.labels.get(JOB_NAME, "")
-                if change.happened is not Happened.DELETED or name not in self._pod:
+                known = self._pod.get(name, change.view)
+                # A deletion has the last state of all: that of the end may never come by itself.
+                if change.happened is not Happened.DELETED or known.uid == change.view.uid:
                     self._pod[name] = change.view
                 self._wake(name)
         finally:

@@ -15,16 +15,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seeknal_k8s import diagnosis, manifest
+from seeknal_k8s import diagnosis, exitcodes, manifest
 from seeknal_k8s.attempt import AttemptSpec, Ending
 from seeknal_k8s.backends import Share
-from seeknal_k8s.backends.following import RunWatch
+from seeknal_k8s.backends.following import JOB_NAME, RunWatch
 from seeknal_k8s.cluster import Cluster
 from seeknal_k8s.diagnosis import Clock, Wait
-from seeknal_k8s.errors import AlreadyExists, NotFound
+from seeknal_k8s.errors import AlreadyExists, ClusterError, NotFound
+from seeknal_k8s.manifest import GRACE
 from seeknal_k8s.results import NO_EXIT_CODE
 from seeknal_k8s.settings import WORK, load
-from seeknal_k8s.views import CONFIG_MAPS, EVENTS, JOBS
+from seeknal_k8s.views import CONFIG_MAPS, EVENTS, JOBS, PODS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -52,6 +53,9 @@ _RESULT_PATIENCE = 5.0
 _GONE_PATIENCE = 60.0
 """Seconds for a deleted Job, and its pod, to be gone."""
 
+_ENDED = frozenset({"Succeeded", "Failed"})
+"""The phases of a pod that runs no more."""
+
 
 @dataclass(slots=True)
 class _Clocks:
@@ -61,6 +65,11 @@ class _Clocks:
     since: float = field(default_factory=time.monotonic)
     reason_since: float = field(default_factory=time.monotonic)
     events_at: float = 0.0
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its pod runs and was told to end, which a machine that is gone never does."""
+        return self.wait.clock is Clock.RUN and self.wait.reason != ""
 
     def see(self, wait: Wait) -> None:
         """Take note of where the attempt stands now."""
@@ -73,11 +82,11 @@ class _Clocks:
 
     def expired(self, settings: Settings) -> bool:
         """Whether waiting any longer is against the limits, or of no use."""
-        if self.wait.clock is Clock.RUN:
-            return False
         if self.wait.hopeless:
             return True
         now = time.monotonic()
+        if self.wait.clock is Clock.RUN:
+            return self.leaving and now - self.reason_since > GRACE + settings.deadline_margin
         if self.wait.reason == "ImagePull" and now - self.reason_since > settings.image_pull_grace:
             return True
         limit = {
@@ -134,10 +143,13 @@ class KubernetesBackend:
         body = manifest.build(attempt, self._owner, self._settings, order=str(file))
         name = body["metadata"]["name"]
         with self._watch.following(name) as changed:
+            creating = asyncio.create_task(self._create(body))
             try:
-                await self._create(body)
+                await asyncio.shield(creating)
                 return await self._see_to_its_end(name, spec, changed)
             except asyncio.CancelledError:
+                # A request that is given up may still be carried out, after the deletion.
+                await asyncio.gather(creating, return_exceptions=True)
                 await self._delete(name)
                 raise
 
@@ -186,7 +198,7 @@ class KubernetesBackend:
             elif seen or self._watch.deleted(name):
                 return await self._vanished(pod, spec)
             with contextlib.suppress(TimeoutError):
-                running = clocks.wait.clock is Clock.RUN
+                running = clocks.wait.clock is Clock.RUN and not clocks.leaving
                 async with asyncio.timeout(None if running else _LOOK_EVERY):
                     await changed.wait()
 
@@ -202,10 +214,13 @@ class KubernetesBackend:
         clocks.events_at = now
         about = ("Job", job.name) if pod is None else ("Pod", pod.name)
         fields = f"involvedObject.kind={about[0]},involvedObject.name={about[1]}"
-        listing = await self._cluster.list(EVENTS, fields=fields)
-        return diagnosis.waiting(job, pod, listing.items)
+        with contextlib.suppress(ClusterError):  # without events it waits all the same
+            listing = await self._cluster.list(EVENTS, fields=fields)
+            return diagnosis.waiting(job, pod, listing.items)
+        return wait
 
     async def _ended(self, job: JobView, pod: PodView | None, spec: AttemptSpec) -> Ending:
+        pod = await self._as_it_ended(job, pod)
         result = Ending.read(spec.result_file)
         patience = time.monotonic() + _RESULT_PATIENCE
         while result is None and job.condition("Complete") and time.monotonic() < patience:
@@ -217,16 +232,28 @@ class KubernetesBackend:
             await self._keep_log(pod, spec)
         return ending
 
+    async def _as_it_ended(self, job: JobView, pod: PodView | None) -> PodView | None:
+        """Return the pod of an ended Job as it ended: its watch may be later than the Job's."""
+        if pod is not None and pod.status.phase in _ENDED:
+            return pod
+        with contextlib.suppress(ClusterError):  # then what was seen of it has to do
+            if pod is not None:
+                return await self._cluster.get(PODS, pod.name)
+            found = await self._cluster.list(PODS, labels=f"{JOB_NAME}={job.name}")
+            return next(iter(found.items), None)
+        return pod
+
     async def _keep_log(self, pod: PodView, spec: AttemptSpec) -> None:
         """Keep what a pod said that could not write into the store itself."""
         file = Path(spec.folder) / "stderr"
-        with contextlib.suppress(NotFound, OSError):
+        with contextlib.suppress(ClusterError, OSError):
             text = await self._cluster.log_tail(pod.name, diagnosis.CONTAINER, 1 << 20)
             if text and not file.exists():
                 file.write_bytes(text)
 
     async def _give_up(self, name: str, clocks: _Clocks) -> Ending:
-        await self._delete(name)
+        # A pod on a machine that is gone stays for as long as the machine does.
+        await self._delete(name, patience=0 if clocks.leaving else _GONE_PATIENCE)
         seconds = time.monotonic() - clocks.since
         wait = clocks.wait
         message = wait.message or f"it was {wait.clock.value} for {seconds:.0f} s"
@@ -235,16 +262,16 @@ class KubernetesBackend:
     async def _vanished(self, pod: PodView | None, spec: AttemptSpec) -> Ending:
         """Return how an attempt ended whose Job is gone: by what it left in the store, if it did."""
         result = Ending.read(spec.result_file)
-        if result is not None:
-            return result
+        if result is not None and result.exit_code != exitcodes.TERMINATED:
+            return result  # told to end, it was because of the deletion
         reason = "JobDeleted" if pod is None or pod.status.phase != "Succeeded" else "JobVanished"
         return Ending(exit_code=NO_EXIT_CODE, reason=reason, error="the Job is no longer there")
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, name: str, *, patience: float = _GONE_PATIENCE) -> None:
         """Delete a Job and see that it is gone."""
         with contextlib.suppress(NotFound):
             await self._cluster.delete(JOBS, name, propagation="Foreground")
-        until = time.monotonic() + _GONE_PATIENCE
+        until = time.monotonic() + patience
         while time.monotonic() < until:
             try:
                 await self._cluster.get(JOBS, name)

@@ -112,6 +112,7 @@ class LocalBackend:
             target=str(self._project / "target"),
             inputs=node.inputs,
             undeclared=node.undeclared,
+            required=attempt.required,
             memory=int(attempt.share.memory * DUCKDB_PART),
             threads=self._threads(attempt),
             spill=self._spill(attempt),

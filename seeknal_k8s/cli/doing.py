@@ -54,15 +54,14 @@ def run(
     if execution.resume_if_started:
         request, ended = past.started(request)
         if ended is not None:
-            here = render.Here(project, store)
-            render.show(render.err(), render.summary(ended, here))
+            render.show(render.err(), render.summary(ended, _here(request)))
             return 0 if ended.success else 1
     from seeknal_k8s.cli import running  # noqa: PLC0415 - --help does without the coordinator
 
     console = render.err() if as_json else render.out()
     view = running.view_on(console, quiet=quiet)
     results = running.run(request, view, context.obj)
-    here = render.Here(project, store)
+    here = _here(request)
     if as_json:
         render.print_json(render.results_document(results, seconds=round(view.took, 3)))
     if not quiet or not results.success:
@@ -186,6 +185,11 @@ def _request(
         fail_fast=execution.fail_fast,
         wait=execution.wait,
     )
+
+
+def _here(request: "RunRequest") -> render.Here:
+    store = request.store if request.on == "local" else request.store_root
+    return render.Here(request.project, store, request.on)
 
 
 def _require_store(request: "RunRequest") -> None:

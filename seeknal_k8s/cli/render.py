@@ -100,6 +100,7 @@ class Here:
 
     project: Path
     store: Path | None = None
+    on: str = "local"
 
     def command(self, text: str) -> str:
         """Return a command of ours, completed: ``logs transform.a`` with ``-C`` where needed."""
@@ -109,6 +110,8 @@ class Here:
             words.append(shlex.quote(str(self.project)))
         elif elsewhere:
             words.append(f"-C {shlex.quote(str(self.project))}")
+        if self.on != "local" and text.split(maxsplit=1)[0] == "run":
+            return " ".join([*words, "--on", self.on])
         if self.store is not None and not text.startswith("plan"):
             words.append(f"--store {shlex.quote(str(self.store))}")
         return " ".join(words)

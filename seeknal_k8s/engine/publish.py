@@ -42,6 +42,21 @@ def publish(project: Project, record: Mapping[str, Any]) -> list[str]:
     return _consolidate(target, manifest, groups) if groups else []
 
 
+def forget(project: Project, node_ids: Sequence[str]) -> None:
+    """Take nodes out of ``run_state.json``; a backup of the whole stays beside it.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    from seeknal.workflow.state import RunState, save_state
+
+    past = project.state
+    if past is not None:
+        kept = {k: v for k, v in past.nodes.items() if k not in set(node_ids)}
+        state = RunState(run_id=past.run_id, last_run=past.last_run, config=past.config, nodes=kept)
+        save_state(state, project.request.home / "target" / STATE_FILE)
+
+
 def _manifest(project: Project) -> Manifest:
     """Build the manifest as Seeknal's command line does; its own builder costs 0.4 s to import."""
     from seeknal.dag.manifest import Manifest, Node

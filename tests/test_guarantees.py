@@ -1,0 +1,157 @@
+"""What nobody may lose: whole outputs, honest states, and projects that look unusual."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from seeknal_k8s import exitcodes
+from seeknal_k8s.errors import ProjectRefused, StoreLocked, UsageError
+from seeknal_k8s.store import Store
+from tests.projects import write
+from tests.running import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEDDLES = """
+from pathlib import Path
+from seeknal.pipeline.decorators import transform
+
+@transform(name="meddles", inputs=["source.orders"])
+def meddles(ctx):
+    Path("target/intermediate/source_orders.parquet").write_bytes(b"gone")
+    return ctx.duckdb.sql("SELECT 1 AS one").df()
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "p"
+    write(root, "orders.csv", "id,value\n1,10\n2,20\n")
+    source(root, "orders")
+    return root
+
+
+def source(root: Path, name: str) -> None:
+    text = f"kind: source\nname: {name}\nsource: csv\ntable: orders.csv\n"
+    write(root, f"seeknal/{name}.yml", text)
+
+
+def transform(root: Path, name: str, sql: str, origin: str) -> None:
+    refs = f"inputs:\n  - ref: {origin}\n"
+    write(root, f"seeknal/{name}.yml", f"kind: transform\nname: {name}\n{refs}transform: {sql}\n")
+
+
+def test_a_project_may_have_a_folder_called_tmp(project: Path) -> None:
+    write(project, "tmp/notes.txt", "mine")
+    assert run(project).results.success
+    assert (project / "tmp/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["tmp_orders", "_runner_up"])
+def test_a_node_may_have_a_name_like_a_leftover(project: Path, name: str) -> None:
+    source(project, name)
+    assert run(project).results.success
+    assert (project / f"target/cache/source/{name}.parquet").exists()
+
+
+def test_a_file_exposure_may_have_a_name_like_a_leftover(project: Path) -> None:
+    body = "type: file\ninputs:\n  - ref: source.orders\nparams: {path: exports/.tmp_daily.csv}\n"
+    write(project, "seeknal/out.yml", f"kind: exposure\nname: out\n{body}")
+    assert run(project).results.success
+    assert (project / "exports/.tmp_daily.csv").read_text().startswith("id,value")
+
+
+def test_a_node_that_overwrites_its_input_fails_and_says_so(project: Path) -> None:
+    write(project, "seeknal/meddles.py", MEDDLES)
+    result = run(project)["transform.meddles"]
+    assert (result.success, result.exit_code) == (False, exitcodes.UNVERIFIED)
+    assert "target/intermediate/source_orders.parquet" in result.message
+
+
+def test_an_input_that_vanished_is_named_and_nothing_is_made_of_it(project: Path) -> None:
+    vanish = "from pathlib import Path\n"
+    vanish += f"Path({str(project)!r}, 'target/intermediate/source_orders.parquet').unlink()\n"
+    code = f"{vanish}Path({str(project)!r}, 'target/cache/source/orders.parquet').unlink()\n"
+    source(project, "other")
+    transform(project, "early", "SELECT count(*) AS n FROM input_0", "source.orders")
+    write(
+        project,
+        "seeknal/vanisher.py",
+        "from seeknal.pipeline.decorators import transform\n"
+        '@transform(name="vanisher", inputs=["source.other", "transform.early"])\n'
+        f"def vanisher(ctx):\n    exec({code!r})\n"
+        '    return ctx.duckdb.sql("SELECT 1 AS one").df()\n',
+    )
+    refs = "inputs:\n  - ref: source.orders\n  - ref: transform.vanisher\n"
+    write(
+        project,
+        "seeknal/late.yml",
+        f"kind: transform\nname: late\n{refs}transform: SELECT 1 AS x\n",
+    )
+    result = run(project)["transform.late"]
+    assert (result.exit_code, result.reason) == (exitcodes.INPUT_MISSING, "InputMissing")
+    assert "source_orders.parquet" in result.message
+
+
+def test_a_state_never_vouches_for_nodes_of_a_run_that_was_killed(project: Path) -> None:
+    transform(project, "a", "SELECT * FROM input_0", "source.orders")
+    assert run(project).results.success
+    kills = "import os, signal\n\ndef observe(event):\n"
+    kills += (
+        "    if getattr(event, 'node', '') == 'transform.a': os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    code = (
+        f"{kills}\nimport asyncio, pathlib\nfrom seeknal_k8s import RunRequest, run\n"
+        f"asyncio.run(run(RunRequest(pathlib.Path({str(project)!r}), full=True), observe))\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert killed.returncode == -9
+    state = json.loads((project / "target/run_state.json").read_text())
+    assert state["nodes"] == {}
+    assert {result.reason for result in run(project).results.values()} == {"Succeeded"}
+
+
+def test_two_stores_of_one_project_are_not_written_at_once(project: Path, tmp_path: Path) -> None:
+    theirs = Store.of(project)
+    theirs.prepare()
+    with theirs.lock("theirs"), pytest.raises(StoreLocked, match="run theirs"):
+        run(project, store=tmp_path / "elsewhere")
+
+
+def test_an_id_is_free_again_after_a_refused_project(project: Path) -> None:
+    write(project, "seeknal/bad.yml", "kind: [")
+    with pytest.raises(ProjectRefused):
+        run(project, run_id="mine")
+    (project / "seeknal/bad.yml").unlink()
+    assert run(project, run_id="mine").results.success
+
+
+def test_an_old_run_is_not_resumed_over_a_newer_one(project: Path) -> None:
+    transform(project, "a", "SELECT nothing FROM input_0", "source.orders")
+    assert not run(project, run_id="old").results.success
+    transform(project, "a", "SELECT id FROM input_0", "source.orders")
+    assert run(project, run_id="new").results.success
+    with pytest.raises(UsageError, match="'new' has published since"):
+        run(project, resume="old")
+
+
+def test_features_that_could_not_be_consolidated_are_told_of(project: Path) -> None:
+    body = (
+        "inputs:\n  - ref: source.orders\nentity: {name: order, join_keys: [id]}\n"
+        "materialization: {event_time_col: event_time, offline: false}\nfeatures: {}\n"
+    )
+    write(project, "orders.csv", "id,value,event_time\n1,10,2024-01-01\n")
+    write(project, "seeknal/fg.yml", f"kind: feature_group\nname: fg\n{body}")
+    write(project, "target/feature_store", "in the way")
+    ran = run(project)
+    (ended,) = [
+        event for event in ran.events if hasattr(event, "warnings") and event is ran.events[-1]
+    ]
+    assert ran.results.success
+    assert "consolidated" in str(ended)
