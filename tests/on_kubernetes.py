@@ -130,31 +130,31 @@ def volume(namespace: Namespace, image: str) -> Iterator[Volume]:
         folder.chmod(0o777)  # root writes here, and so does user 10001
     size = {"storage": "1Gi"}
     modes = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
-    namespace.apply(
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolume",
-            "metadata": {"name": name},
-            "spec": {
-                **modes,
-                "capacity": size,
-                "hostPath": {"path": str(path), "type": "Directory"},
-                "claimRef": {"namespace": namespace.name, "name": CLAIM},
-            },
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": CLAIM},
-            "spec": {**modes, "resources": {"requests": size}, "volumeName": name},
-        },
-    )
     try:
+        namespace.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolume",
+                "metadata": {"name": name},
+                "spec": {
+                    **modes,
+                    "capacity": size,
+                    "hostPath": {"path": str(path), "type": "Directory"},
+                    "claimRef": {"namespace": namespace.name, "name": CLAIM},
+                },
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": CLAIM},
+                "spec": {**modes, "resources": {"requests": size}, "volumeName": name},
+            },
+        )
         yield ours
     finally:
         namespace.kubectl("delete", "job,pod", "--all", "--wait=false")
-        namespace.kubectl("delete", "pvc", CLAIM, "--wait=false")
-        namespace.cluster.kubectl("delete", "pv", name, "--wait=false")
+        namespace.kubectl("delete", "pvc", CLAIM, "--ignore-not-found", "--wait=false")
+        namespace.cluster.kubectl("delete", "pv", name, "--ignore-not-found", "--wait=false")
         shutil.rmtree(path, ignore_errors=True)
 
 

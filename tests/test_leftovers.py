@@ -151,6 +151,12 @@ RUNNER = {"app.kubernetes.io/component": "runner"}
         ("running", [a_job(labels=RUNNER)], False, "its coordinator runs inside the cluster"),
         (
             None,
+            [a_job(Failed=1, labels=RUNNER)],
+            False,
+            "its coordinator, a Job, has ended; its ended Jobs go when their time is up",
+        ),
+        (
+            None,
             [a_job()],
             False,
             "its store knows nothing of it: it has just begun, or is another's",
