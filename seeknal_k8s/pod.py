@@ -88,6 +88,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         print("usage: python -m seeknal_k8s.pod ORDER", file=sys.stderr)  # noqa: T201
         return exitcodes.USAGE
+    # The first process of a container has no default: until the worker runs, it would not hear.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(exitcodes.TERMINATED))
     try:
         order = Order.read(Path(arguments[0]))
     except OSError as error:

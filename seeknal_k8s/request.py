@@ -52,8 +52,8 @@ class RunRequest:
 
     @property
     def store_root(self) -> Path | None:
-        """Where the store is: given, or where every pod has it; None for the one in the project."""
-        if self.store is None and self.settings is not None and self.on == "kubernetes":
+        """Where the store is: where every pod has it, or given; None for the one in the project."""
+        if self.settings is not None and self.on == "kubernetes":
             return Path(self.settings.store_path)
         return self.store
 

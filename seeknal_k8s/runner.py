@@ -196,7 +196,7 @@ class Runner:
             self._retry(progress, found, ending, delay=0.0)
             return
         elif self._may_retry(progress, found):
-            self._retry(progress, found, ending, delay=_backoff(progress))
+            self._retry(progress, found, ending, delay=_backoff(progress, found))
             return
         result = result_of(attempt.folder, ending, found, attempts=progress.number)
         self._finish(progress, result, ending)
@@ -281,9 +281,14 @@ class Runner:
         return RunResults(ordered, run_id=self.folder.id)
 
 
-def _backoff(progress: _Progress) -> float:
-    """Return the seconds until the next attempt: doubling, bounded, and not all at once."""
+def _backoff(progress: _Progress, found: Verdict) -> float:
+    """Return the seconds until the next attempt: doubling, bounded, and not all at once.
+
+    What the platform took away is asked for again at once, the first time.
+    """
     failures = progress.own_failures + progress.platform_failures
+    if found.fault is verdict.Fault.PLATFORM and failures == 1:
+        return 0.0
     delay = min(MAX_BACKOFF, math.ldexp(progress.options.backoff_seconds, failures - 1))
     jitter: float = random.uniform(0.8, 1.2)  # noqa: S311 - not a secret
     return delay * jitter

@@ -168,6 +168,7 @@ async def test_a_spare_that_was_killed_is_replaced(engine: Engine) -> None:
     for number in range(4):
         await engine.attempt(engine.spec(str(number), "source.items"))
     await engine.settled(2)
+    assert not {spare.pid for spare in spares} & {child.pid for child in engine.children()}
 
 
 async def test_an_attempt_sees_nothing_of_the_one_before(engine: Engine) -> None:
