@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
+import sys
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -180,3 +182,27 @@ async def test_an_attempt_sees_nothing_of_the_one_before(engine: Engine) -> None
         await engine.attempt(spec)
         seen.append((Path(spec.folder) / "stdout").read_text().splitlines()[0])
     assert seen == [f"set {first.workspace}", f"None {second.workspace}"]
+
+
+def test_what_nodes_need_is_imported_before_the_first_fork(tmp_path: Path) -> None:
+    """Or every worker imports it again: that has cost 15 ms a node once."""
+    (tmp_path / "seeknal").mkdir()
+    (tmp_path / "seeknal/a.yml").write_text("kind: transform\nname: a\ntransform: SELECT 1 AS x\n")
+    code = f"""
+import sys
+from pathlib import Path
+from seeknal_k8s.engine import execute, project
+root = Path({str(tmp_path)!r})
+opened = project.open_project(
+    project.Request(root, root, project.Pins("2024-01-01", "2024-01-01T00:00:00", "r"), {{}})
+)
+project.warm(opened, ["transform.a"])
+execute.keep_spare_connection()
+before = set(sys.modules)
+task = execute.Task("transform.a", root / "ws", root / "scratch")
+(root / "ws/target/intermediate").mkdir(parents=True)
+outcome = execute.run_node(opened, task)
+print(outcome.exit_code, sorted(set(sys.modules) - before))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.splitlines()[-1] == "0 []", ran.stderr

@@ -6,6 +6,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +150,11 @@ def _load_state(project: Project) -> None:
 
 def warm(project: Project, node_ids: Iterable[str]) -> None:
     """Import what Seeknal imports only when a node of a kind runs, so that forks need not."""
-    import seeknal.pipeline.context
+    for module in (
+        "seeknal.pipeline.context",  # what a Python node's script begins with
+        "seeknal.workflow.executors",
+    ):
+        import_module(module)
 
     kinds = {project.node(node_id).kind.value for node_id in node_ids}
     if "feature_group" in kinds:
