@@ -27,10 +27,8 @@ class Planned:
     warnings: tuple[Problem, ...]
 
 
-def draft(
-    raw: dict[str, Any], request: RunRequest, *, done: Mapping[str, dict[str, Any]] | None = None
-) -> Planned:
-    """Plan a project as read. ``done`` has been accepted by an earlier try of the same run."""
+def draft(raw: dict[str, Any], request: RunRequest) -> Planned:
+    """Plan a project as the engine has read it."""
     graph, warnings = graphs.build(raw)
     options = resolve_all(
         OptionsFile.load(Path(raw["root"])), graph.nodes.values(), request.options
@@ -48,8 +46,6 @@ def draft(
         selected=selected,
         full=request.full,
     )
-    if done is not None:
-        made = without(made, done)
     return Planned(made, tuple(warnings))
 
 

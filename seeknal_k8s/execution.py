@@ -22,6 +22,7 @@ from seeknal_k8s.errors import (
 )
 from seeknal_k8s.events import RunStarted
 from seeknal_k8s.logs import redact
+from seeknal_k8s.pod import Order
 from seeknal_k8s.runner import Runner, accept, result_of, state_record
 from seeknal_k8s.store import utc_now
 
@@ -208,14 +209,14 @@ class Execution:
 
     def _order(self, spec: AttemptSpec) -> dict[str, Any]:
         """Return what a pod has to know to run an attempt of this run."""
-        return {
-            "spec": spec.to_dict(),
-            "home": str(self._home),
-            "digest": self._digest,
-            "pins": self._pins,
-            "overrides": dict(self._request.params),
-            "profile": str(self._request.profile) if self._request.profile else None,
-        }
+        return Order(
+            spec,
+            home=str(self._home),
+            digest=self._digest,
+            pins=self._pins,
+            overrides=self._request.params,
+            profile=str(self._request.profile) if self._request.profile else None,
+        ).to_dict()
 
     @property
     def _environments(self) -> Path:

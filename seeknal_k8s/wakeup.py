@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 
 
@@ -24,13 +23,6 @@ class Wakeup:
         signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         for number in signals:
             signal.signal(number, _nothing)
-
-    def wait(self, timeout: float) -> None:
-        """Sleep until one of the signals has come, or ``timeout`` seconds (may be infinite)."""
-        poll = select.poll()
-        poll.register(self.pipe, select.POLLIN)
-        poll.poll(None if timeout == float("inf") else max(0.0, timeout * 1000))
-        self.drain()
 
     def drain(self) -> None:
         """Note in ``seen`` which signals have come."""

@@ -23,6 +23,7 @@ from seeknal_k8s import exitcodes, workspace
 from seeknal_k8s.attempt import write_record
 from seeknal_k8s.engine.execute import Limits, Outcome, Task, run_node
 from seeknal_k8s.engine.project import export_path
+from seeknal_k8s.engine.script import own_randomness
 from seeknal_k8s.subreaper import adopt_orphans, die_with_parent
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def prepare() -> None:
     os.setsid()
     adopt_orphans()
     die_with_parent()
-    _own_randomness()
+    own_randomness()
 
 
 def work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> int:
@@ -136,12 +137,6 @@ def _task(spec: AttemptSpec) -> Task:
         allow_failed_materialization=spec.allow_failed_materialization,
         full=spec.full,
     )
-
-
-def _own_randomness() -> None:
-    """Seed numpy's global generator anew: a fork would repeat what its siblings draw."""
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
 
 
 def _collect(spec: AttemptSpec, outcome: Outcome) -> list[str]:

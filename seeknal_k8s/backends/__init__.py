@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from seeknal_k8s.options import Resolved
 
 
+DUCKDB_PART = 0.7
+"""DuckDB's part of a node's memory and disk: the Python around it needs some too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Share:
     """What an attempt counts for while it runs: cores and bytes of memory."""

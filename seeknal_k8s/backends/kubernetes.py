@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import diagnosis, exitcodes, manifest
 from seeknal_k8s.attempt import AttemptSpec, Ending
-from seeknal_k8s.backends import Share
+from seeknal_k8s.backends import DUCKDB_PART, Share
 from seeknal_k8s.backends.following import JOB_NAME, RunWatch
 from seeknal_k8s.cluster import Cluster
 from seeknal_k8s.diagnosis import Clock, Wait
@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from seeknal_k8s.plan import Plan
     from seeknal_k8s.settings import Settings
     from seeknal_k8s.views import JobView, PodView
-
-FITTED = 0.7
-"""DuckDB's part of a pod's memory and disk: the Python around it needs some too."""
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the clocks of an attempt that does not run yet."""
@@ -162,9 +159,9 @@ class KubernetesBackend:
             target=f"{home}/target",
             inputs=node.inputs,
             undeclared=node.undeclared,
-            memory=int(options.memory_bytes * FITTED),
+            memory=int(options.memory_bytes * DUCKDB_PART),
             threads=math.ceil(options.cpu_cores),
-            spill=int(options.ephemeral_storage_bytes * FITTED),
+            spill=int(options.ephemeral_storage_bytes * DUCKDB_PART),
             scratch=f"{WORK}/scratch",
             timeout=options.timeout_seconds,
             allow_failed_materialization=options.options.allow_failed_materialization,

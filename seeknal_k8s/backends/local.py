@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING
 import psutil
 
 from seeknal_k8s.attempt import AttemptSpec, Ending
-from seeknal_k8s.backends import Share
+from seeknal_k8s.backends import DUCKDB_PART, Share
 
 if TYPE_CHECKING:
     from seeknal_k8s.backends import Attempt
     from seeknal_k8s.engine_client import EngineClient
     from seeknal_k8s.options import Resolved
-
-DUCKDB_PART = 0.7
-"""DuckDB's part of a node's memory and disk."""
 
 MACHINE_PART = 0.8
 """The part of the machine's memory that nodes may use together."""

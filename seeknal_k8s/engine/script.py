@@ -239,7 +239,7 @@ def _main(script: Path, environment: _Environment, env: dict[str, str]) -> int:
     sys.prefix, sys.exec_prefix = environment.prefix, environment.exec_prefix
     sys.executable, sys.argv = environment.executable, [str(script)]
     _fresh_streams()
-    _own_randomness()
+    own_randomness()
     try:
         source = script.read_text(encoding="utf-8")
         main = type(sys)("__main__")
@@ -272,7 +272,7 @@ def _fresh_streams() -> None:
     )
 
 
-def _own_randomness() -> None:
+def own_randomness() -> None:
     """Seed numpy's global generator anew: a fork would repeat what its siblings draw."""
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
