@@ -60,6 +60,8 @@ bench: .venv/.ready ## Measure; results are written beside the scripts in benchm
 docs: .venv/.ready ## Write the generated pages of docs/
 	$(BIN)/python -m seeknal_k8s.settings > docs/settings.md.new
 	mv docs/settings.md.new docs/settings.md
+	$(BIN)/python -m seeknal_k8s.verdict > docs/troubleshooting.md.new
+	mv docs/troubleshooting.md.new docs/troubleshooting.md
 
 schema: .venv/.ready ## Write docs/seeknal-k8s.schema.json, which editors use for seeknal-k8s.yml
 	$(BIN)/python -m seeknal_k8s.options > docs/seeknal-k8s.schema.json.new

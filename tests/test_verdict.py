@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from seeknal_k8s import exitcodes
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.options import parse_overrides
-from seeknal_k8s.verdict import Fault, read
+from seeknal_k8s.verdict import Fault, every, page, read
 
 TABLE = [
     pytest.param(0, "Succeeded", Fault.NOBODY, False, id="the node succeeded"),
@@ -83,3 +84,15 @@ def test_a_cause_below_the_error_decides_too() -> None:
     causes = [ValueError("it failed"), MemoryError()]
     assert exitcodes.of_exception(causes) == exitcodes.OUT_OF_MEMORY
     assert exitcodes.of_exception(causes[:1]) == exitcodes.NODE_FAILED
+
+
+def test_the_troubleshooting_page_is_the_list_of_verdicts() -> None:
+    there = Path(__file__).parent.parent / "docs" / "troubleshooting.md"
+    assert there.read_text(encoding="utf-8") == page(), "write it anew: make docs"
+
+
+@pytest.mark.parametrize("reason", sorted(one.reason for one in every() if not one.success))
+def test_every_failure_says_what_it_is_read_from_and_what_to_do(reason: str) -> None:
+    (found,) = [one for one in every() if one.reason == reason]
+    assert found.evidence
+    assert found.hint
