@@ -10,7 +10,7 @@ ARGS ?=
 
 KWOK ?= 0
 PROJECT ?= examples/shop
-TAG ?= local/seeknal-k8s:dev
+TAG ?= localhost/seeknal-k8s:dev
 
 BIN := .venv/bin
 UV := .uv/bin/uv
@@ -67,7 +67,7 @@ schema: .venv/.ready ## Write docs/seeknal-k8s.schema.json, which editors use fo
 	$(BIN)/python -m seeknal_k8s.options > docs/seeknal-k8s.schema.json.new
 	mv docs/seeknal-k8s.schema.json.new docs/seeknal-k8s.schema.json
 
-image: cluster-build ## Build the image into our cluster, print its size (PROJECT=, TAG=local/seeknal-k8s:dev)
+image: cluster-build ## Build the image into our cluster, print its size (PROJECT=, TAG=localhost/seeknal-k8s:dev)
 	tests/cluster/image $(TAG) . --opt build-arg:PROJECT=$(PROJECT) --opt build-arg:VERSION=$(VERSION)
 
 cluster-build: ## Compile a Kubernetes for the tests, as pinned in tests/cluster: once, 15 minutes on two cores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
     from seeknal_k8s.store import RunFolder
 
 
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """What earlier tries of a run have left: see ``Runner`` for what its parts are."""
+
+    done: dict[str, PrefectRunResult] = field(default_factory=dict)
+    ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    running: dict[str, int] = field(default_factory=dict)
+
+
 class Execution:
     """One run of one project, from the read project to the published state."""
 
@@ -68,13 +77,15 @@ class Execution:
         self._digest = planned.plan.graph.digest
         self._note_start(planned.plan)
         await self._forget(planned.plan)
-        done, ended = self._take_up(planned.plan)
-        plan = without(planned.plan, done)
+        earlier = self._take_up(planned.plan)
+        plan = without(planned.plan, earlier.done)
         runner = None
         try:
             async with self._backend(plan) as backend:
-                runner = self._runner(plan, backend, done, ended)
-                self._observer(RunStarted(self._folder.id, plan, tuple(done), planned.warnings))
+                runner = self._runner(plan, backend, earlier)
+                self._observer(
+                    RunStarted(self._folder.id, plan, tuple(earlier.done), planned.warnings)
+                )
                 await runner.run()
         except asyncio.CancelledError as cancelled:
             raise await self._interrupted(runner, planned.plan) from cancelled
@@ -92,13 +103,7 @@ class Execution:
         self._finish(results, "succeeded" if results.success else "failed")
         return results
 
-    def _runner(
-        self,
-        plan: Plan,
-        backend: Backend,
-        done: dict[str, PrefectRunResult],
-        ended: dict[str, dict[str, Any]],
-    ) -> Runner:
+    def _runner(self, plan: Plan, backend: Backend, earlier: _Earlier) -> Runner:
         settings = self._request.settings if self._request.on == "kubernetes" else None
         return Runner(
             plan=plan,
@@ -109,8 +114,9 @@ class Execution:
             at_once=self._request.at_once or (settings.max_jobs if settings else None),
             fail_fast=self._request.fail_fast,
             full=self._request.full,
-            results=done,
-            ended=ended,
+            results=earlier.done,
+            ended=earlier.ended,
+            running=earlier.running if backend.reattaches else {},
         )
 
     async def _interrupted(self, runner: Runner | None, plan: Plan) -> Interrupted:
@@ -143,26 +149,31 @@ class Execution:
         request = replace(self._request, select=tuple(ids), exclude=(), full=False)
         return draft(self._raw, request).plan if ids else replace(now, runs=())
 
-    def _take_up(self, plan: Plan) -> tuple[dict[str, PrefectRunResult], dict[str, dict[str, Any]]]:
+    def _take_up(self, plan: Plan) -> _Earlier:
         """Return what earlier tries of this run have done, accepting what they could not."""
-        done: dict[str, PrefectRunResult] = {}
-        ended: dict[str, dict[str, Any]] = {}
+        earlier = _Earlier()
         if self._request.resume is None:
-            return done, ended
+            return earlier
         accepted = self._folder.accepted()
         for run in plan.runs:
             node = run.node
             attempts = self._folder.attempts(node.id)
-            ending = Ending.of(attempts[-1]) if attempts else None
-            if ending is None or not verdict.read(ending).success:
+            if not attempts:
+                continue
+            ending = Ending.of(attempts[-1])
+            if ending is None:
+                earlier.running[node.id] = int(attempts[-1].name)
+                continue
+            found = verdict.read(ending)
+            if not found.success:
                 continue
             if node.id not in accepted:
                 accept(self._folder, self._home, node, attempts[-1], ending)
             if all((self._home / file).exists() for file in ending.outputs):
-                found = verdict.read(ending)
-                done[node.id] = result_of(attempts[-1], ending, found, attempts=len(attempts))
-                ended[node.id] = state_record(node.digest, done[node.id], ending)
-        return done, ended
+                result = result_of(attempts[-1], ending, found, attempts=len(attempts))
+                earlier.done[node.id] = result
+                earlier.ended[node.id] = state_record(node.digest, result, ending)
+        return earlier
 
     def _note_start(self, plan: Plan) -> None:
         request = self._request

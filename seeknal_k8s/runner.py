@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import verdict, workspace
-from seeknal_k8s.attempt import Ending
 from seeknal_k8s.backends import Attempt, Share
 from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted
 from seeknal_k8s.logs import iso_utc, redact, tail
@@ -26,6 +25,7 @@ from seeknal_k8s.store import unavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from seeknal_k8s.attempt import Ending
     from seeknal_k8s.backends import Backend
     from seeknal_k8s.events import Observer
     from seeknal_k8s.graph import Node
@@ -62,7 +62,9 @@ class Runner:
     """One execution of one plan.
 
     Outputs are published below ``home``. ``at_once`` bounds how many nodes run together.
-    ``done`` are results that an earlier try of the same run has accepted.
+    ``results`` and ``ended`` are of what earlier tries of the same run have done, ``running`` the
+    numbers of attempts that had not ended when those were read: they are asked for again, so that
+    one that ends meanwhile is not taken for an earlier one.
     """
 
     plan: Plan
@@ -75,6 +77,7 @@ class Runner:
     full: bool = False
     results: dict[str, PrefectRunResult] = field(default_factory=dict)
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
+    running: dict[str, int] = field(default_factory=dict)
     _nodes: dict[str, _Progress] = field(default_factory=dict)
     _ready: list[tuple[float, str]] = field(default_factory=list)
     _attempts: dict[asyncio.Task[Ending], tuple[_Progress, Attempt]] = field(default_factory=dict)
@@ -170,9 +173,8 @@ class Runner:
     def _start(self, progress: _Progress, *, crowd: int) -> None:
         node = progress.run.node
         earlier = self.folder.attempts(node.id)
-        progress.number = int(earlier[-1].name) + 1 if earlier else 1
-        if earlier and self.backend.reattaches and Ending.of(earlier[-1]) is None:
-            progress.number -= 1  # its coordinator died: whatever became of it has this number
+        following = int(earlier[-1].name) + 1 if earlier else 1
+        progress.number = self.running.pop(node.id, following)
         attempt = Attempt(
             node=node,
             number=progress.number,

@@ -229,7 +229,7 @@ _BY_REASON = {
         _refused(
             "QuotaExceeded",
             "the namespace's quota had no room for it",
-            "the Job's event FailedCreate for longer than SEEKNAL_K8S_QUEUE_TIMEOUT",
+            "the refusal of the Job or of its pod, for longer than SEEKNAL_K8S_QUEUE_TIMEOUT",
             "kubectl describe quota",
         ),
         _refused(
@@ -271,8 +271,14 @@ _BY_REASON = {
         _refused(
             "AdmissionRefused",
             "the cluster's rules forbid its pod",
-            "the Job's event FailedCreate names Pod Security, a webhook or an invalid field",
+            "the API server's refusal of the Job, or the Job's event FailedCreate, names Pod Security, a webhook or an invalid field",
             "kubectl get events",
+        ),
+        _refused(
+            "NameTaken",
+            "another Job has its name",
+            "the API server answers 409, and the Job of that name has other labels",
+            "kubectl get jobs --show-labels",
         ),
         _refused(
             "PodNotCreated",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -36,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m cluster` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if "cluster" in getattr(item, "fixturenames", ()):
+        if {"cluster", "control_plane"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("cluster")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(SLOW))
@@ -73,6 +75,20 @@ def _not_here(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def control_plane() -> Iterator[harness.ControlPlane]:
+    """Give a cluster without a kubelet that tests may harm: nobody else uses it."""
+    if lacks := harness.missing():
+        _not_here(f"no control plane: this needs {'; '.join(lacks)}")
+    with tempfile.TemporaryDirectory(prefix="sk8s-", dir="/var/tmp") as folder:
+        plane = harness.ControlPlane(Path(folder), harness.free_ports(5), kwok=4)
+        plane.up()
+        try:
+            yield plane
+        finally:
+            plane.down()
 
 
 @pytest.fixture

@@ -143,6 +143,18 @@ class Seen:
         return {"GET": reads, "POST": "create", "DELETE": "delete"}[self.method]
 
 
+def calls(action: Callable[[], None], *, answered: bool) -> Fault:
+    """Call this when the request comes, or when the server has answered and we have not."""
+
+    async def act(exchange: Exchange) -> None:
+        if answered:
+            await (await exchange.forward()).readuntil(_END)
+        action()
+        exchange.writer.transport.abort()
+
+    return act
+
+
 @dataclass
 class _Rule:
     verb: str
@@ -158,6 +170,7 @@ class FaultProxy:
     port: int = 0
     seen: list[Seen] = field(default_factory=list)
     _rules: list[_Rule] = field(default_factory=list)
+    _numbered: dict[int, Fault] = field(default_factory=dict)
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -165,9 +178,14 @@ class FaultProxy:
         """Do this to the next ``times`` requests of this verb; after earlier orders for it."""
         self._rules.append(_Rule(verb, fault, times))
 
+    def on_request(self, number: int, fault: Fault) -> None:
+        """Do this to the request of this number, from 1."""
+        self._numbered[number] = fault
+
     def heal(self) -> None:
         """Do no more harm."""
         self._rules.clear()
+        self._numbered.clear()
 
     def count(self, verb: str) -> int:
         """Return how many requests of this verb have come."""
@@ -230,6 +248,8 @@ class FaultProxy:
         query = tuple(f"{key}={value[0]}" for key, value in parse_qs(url.query).items())
         seen = Seen(method, url.path, query)
         self.seen.append(seen)
+        if len(self.seen) in self._numbered:
+            return self._numbered[len(self.seen)]
         for rule in self._rules:
             if rule.verb == seen.verb and rule.left > 0:
                 rule.left -= 1

@@ -61,7 +61,7 @@ class Volume:
         """Return the environment of a coordinator outside of the cluster, with these settings."""
         given = {
             "namespace": self.namespace.name,
-            "image": f"docker.io/{self.image}" if self.image.startswith("local/") else self.image,
+            "image": self.image,
             "store_claim": CLAIM,
             "store_path": str(self.path),
             "project_path": str(self.path / "project"),

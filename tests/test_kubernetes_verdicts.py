@@ -242,7 +242,7 @@ class Gallery:
         }
         container = {
             "name": "important",
-            "image": "docker.io/local/pause:1",
+            "image": "localhost/pause:1",
             "resources": {"requests": {"memory": self.most}},
             "securityContext": security,
         }

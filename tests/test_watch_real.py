@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -205,14 +205,6 @@ async def test_a_watch_that_is_not_allowed_is_said_so_at_once(
 
 
 # --- Under faults ---------------------------------------------------------------------------------
-
-
-async def test_a_version_that_is_too_old_is_told_by_the_server_itself(cluster: Cluster) -> None:
-    lines = cluster.watch(CONFIG_MAPS, labels="", version="1", seconds=5, silence=5.0)
-    async with aclosing(lines):
-        said = json.loads(await anext(lines))
-
-    assert (said["type"], said["object"]["code"]) == ("ERROR", 410)
 
 
 @pytest.mark.parametrize(

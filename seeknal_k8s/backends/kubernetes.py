@@ -21,7 +21,14 @@ from seeknal_k8s.backends import DUCKDB_PART, Share
 from seeknal_k8s.backends.following import JOB_NAME, RunWatch
 from seeknal_k8s.cluster import Cluster
 from seeknal_k8s.diagnosis import Clock, Wait
-from seeknal_k8s.errors import AlreadyExists, ClusterError, NotFound
+from seeknal_k8s.errors import (
+    AdmissionRefused,
+    AlreadyExists,
+    ClusterError,
+    Invalid,
+    NotFound,
+    QuotaExceeded,
+)
 from seeknal_k8s.manifest import GRACE
 from seeknal_k8s.results import NO_EXIT_CODE
 from seeknal_k8s.settings import WORK, load
@@ -49,6 +56,12 @@ _RESULT_PATIENCE = 5.0
 
 _GONE_PATIENCE = 60.0
 """Seconds for a deleted Job, and its pod, to be gone."""
+
+_QUOTA_EVERY = 5.0
+"""Seconds between two tries to create a Job for which the quota has no room."""
+
+_SEEN_PATIENCE = 10.0
+"""Seconds for a created Job to come by on the watch, before it is asked for by its name."""
 
 _ENDED = frozenset({"Succeeded", "Failed"})
 """The phases of a pod that runs no more."""
@@ -140,12 +153,14 @@ class KubernetesBackend:
         body = manifest.build(attempt, self._owner, self._settings, order=str(file))
         name = body["metadata"]["name"]
         with self._watch.following(name) as changed:
-            creating = asyncio.create_task(self._create(body))
+            stop = asyncio.Event()
+            creating = asyncio.create_task(self._create(body, stop))
             try:
-                await asyncio.shield(creating)
-                return await self._see_to_its_end(name, spec, changed)
+                refused = await asyncio.shield(creating)
+                return refused or await self._see_to_its_end(name, spec, changed)
             except asyncio.CancelledError:
                 # A request that is given up may still be carried out, after the deletion.
+                stop.set()
                 await asyncio.gather(creating, return_exceptions=True)
                 await self._delete(name)
                 raise
@@ -168,19 +183,48 @@ class KubernetesBackend:
             full=attempt.full,
         )
 
-    async def _create(self, body: dict[str, Any]) -> None:
-        """Create the Job, or adopt the one that an earlier try of this run has created."""
+    async def _create(self, body: dict[str, Any], stop: asyncio.Event) -> Ending | None:
+        """Create the Job, or adopt the one that an earlier try of this run has created.
+
+        Returns how the attempt ended if the Job may not be created. What would refuse every other
+        Job as well, such as RBAC, is raised.
+        """
+        until = time.monotonic() + self._settings.queue_timeout
+        while True:
+            try:
+                await self._cluster.create(JOBS, body)
+            except AlreadyExists as error:
+                found = await self._settled(body["metadata"]["name"])
+                if found is not None:
+                    return None if _is_ours(found, body) else _never_began("NameTaken", error)
+            except QuotaExceeded as error:
+                if stop.is_set() or time.monotonic() > until:
+                    return _never_began("QuotaExceeded", error)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), _QUOTA_EVERY)
+            except (AdmissionRefused, Invalid) as error:
+                return _never_began("AdmissionRefused", error)
+            else:
+                return None
+
+    async def _settled(self, name: str) -> JobView | None:
+        """Return a Job, None if it is gone, or going and soon gone."""
+        until = time.monotonic() + _GONE_PATIENCE
+        while (found := await self._get(name)) is not None:
+            if found.metadata.deletion_timestamp is None or time.monotonic() > until:
+                break
+            await asyncio.sleep(_LOOK_EVERY)
+        return found
+
+    async def _get(self, name: str) -> JobView | None:
         try:
-            await self._cluster.create(JOBS, body)
-        except AlreadyExists:
-            found = await self._cluster.get(JOBS, body["metadata"]["name"])
-            ours = body["metadata"]["labels"]
-            mine = ("seeknal.io/run", "seeknal.io/node", "seeknal.io/attempt")
-            if any(found.labels.get(label) != ours[label] for label in mine):
-                raise
+            return await self._cluster.get(JOBS, name)
+        except NotFound:
+            return None
 
     async def _see_to_its_end(self, name: str, spec: AttemptSpec, changed: asyncio.Event) -> Ending:
         clocks, pod, seen = _Clocks(), None, False
+        look = time.monotonic() + _SEEN_PATIENCE
         while True:
             changed.clear()
             job, pod = self._watch.job(name), self._watch.pod(name) or pod
@@ -194,6 +238,10 @@ class KubernetesBackend:
                     return await self._give_up(name, clocks)
             elif seen or self._watch.deleted(name):
                 return await self._vanished(pod, spec)
+            elif time.monotonic() > look:  # created and gone between two lists of a broken watch?
+                if await self._get(name) is None:
+                    return await self._vanished(pod, spec)
+                look = time.monotonic() + _SEEN_PATIENCE
             with contextlib.suppress(TimeoutError):
                 running = clocks.wait.clock is Clock.RUN and not clocks.leaving
                 async with asyncio.timeout(None if running else _LOOK_EVERY):
@@ -270,11 +318,20 @@ class KubernetesBackend:
             await self._cluster.delete(JOBS, name, propagation="Foreground")
         until = time.monotonic() + patience
         while time.monotonic() < until:
-            try:
-                await self._cluster.get(JOBS, name)
-            except NotFound:
+            if await self._get(name) is None:
                 return
             await asyncio.sleep(_LOOK_EVERY / 2)
+
+
+def _is_ours(found: JobView, body: dict[str, Any]) -> bool:
+    """Whether a Job is the one that ``body`` asks for: of the same run, node and attempt."""
+    wanted = body["metadata"]["labels"]
+    mine = ("seeknal.io/run", "seeknal.io/node", "seeknal.io/attempt")
+    return all(found.labels.get(label) == wanted[label] for label in mine)
+
+
+def _never_began(reason: str, error: ClusterError) -> Ending:
+    return Ending(exit_code=NO_EXIT_CODE, reason=reason, error=str(error))
 
 
 @contextlib.asynccontextmanager

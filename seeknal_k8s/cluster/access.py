@@ -24,13 +24,13 @@ _DEFAULT = "default"
 async def sign_in(kubeconfig: str | None, context: str | None) -> tuple[ApiClient, str]:
     """Return a client with fresh credentials, and the namespace it is at home in.
 
-    ``kubeconfig`` is a path or several; None is what ``KUBECONFIG`` said when this was imported, or
+    ``kubeconfig`` is a path or several; None is what ``KUBECONFIG`` says now, or
     ``~/.kube/config``. Where there is no such file, a pod's service account is used.
 
     Raises:
         NoCluster: there is neither, or it cannot be used.
     """
-    paths = kubeconfig or config.KUBE_CONFIG_DEFAULT_LOCATION
+    paths = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
     configuration = Configuration()
     if _exists(paths):
         namespace = await _from_kubeconfig(configuration, paths, context)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
+import http.client
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -178,10 +182,67 @@ class Namespace:
 def own() -> Cluster:
     """Start our cluster, or what of it does not run, and return it."""
     program("up")
+    return _cluster(root())
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """A cluster of a test's own without a kubelet, whose parts may be killed; its nodes are kwok's."""
+
+    folder: Path
+    port: int
+    kwok: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Return what the programs beside this file need to know of it."""
+        return {
+            "CLUSTER_BIN": str(root() / "bin"),
+            "CLUSTER_PORT": str(self.port),
+            "CLUSTER_ROOT": str(self.folder),
+        }
+
+    def up(self) -> Cluster:
+        """Start it, or what of it does not run."""
+        program("up", "--control-plane-only", "--kwok", str(self.kwok), **self.env)
+        return _cluster(self.folder)
+
+    def down(self) -> None:
+        """End it, and forget its state."""
+        program("down", **self.env)
+
+    def kill(self, name: str) -> None:
+        """Kill one of its processes; ``up`` starts it again."""
+        pid = int((self.folder / "run" / f"{name}.pid").read_text(encoding="ascii"))
+        os.kill(pid, signal.SIGKILL)
+
+    def compact(self) -> None:
+        """Have etcd forget all versions of all objects but the last."""
+        now = self._etcd("/v3/kv/range", {"key": base64.b64encode(b"/").decode()})
+        self._etcd("/v3/kv/compaction", {"revision": now["header"]["revision"], "physical": True})
+
+    def _etcd(self, path: str, body: dict[str, Any]) -> Any:
+        link = http.client.HTTPConnection("127.0.0.1", self.port + 1, timeout=30)
+        with contextlib.closing(link):
+            link.request("POST", path, json.dumps(body))
+            return json.load(link.getresponse())
+
+
+def free_ports(count: int) -> int:
+    """Return the first of so many ports in a row that nobody uses."""
+    for first in range(16443, 60000, 10):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError(f"there are no {count} free ports in a row")
+
+
+def _cluster(folder: Path) -> Cluster:
     kubectl = root() / "bin" / "kubectl"
-    plain = Cluster(root() / "kubeconfig", str(kubectl))
+    plain = Cluster(folder / "kubeconfig", str(kubectl))
     audit = AuditLog(
-        root() / "audit.log",
+        folder / "audit.log",
         lambda text: plain.kubectl("get", "--raw", f"/version?{text}"),
     )
     return Cluster(plain.kubeconfig, str(kubectl), audit)
@@ -216,7 +277,7 @@ def build_image(repository: Path = REPOSITORY) -> str:
     for file in sources(repository):
         content.update(f"{file.relative_to(repository)}\0".encode())
         content.update(sha256(file.read_bytes()).digest())
-    tag = f"local/seeknal-k8s:{content.hexdigest()[:16]}"
+    tag = f"localhost/seeknal-k8s:{content.hexdigest()[:16]}"
     with contextlib.suppress(CommandFailed):
         layers(tag)
         return tag

@@ -1,0 +1,210 @@
+"""Nothing runs twice: a coordinator killed at every single call of the API, and killed pods.
+
+Each run has a namespace, a store and a proxy of its own; the proxy counts the coordinator's calls
+and kills it at one of them. The same run is then started again, as a Job or a flow would be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from seeknal_k8s.store import Store
+from tests.cluster.harness import until
+from tests.faithful import differences, states
+from tests.faultproxy import FaultProxy, calls
+from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, volume
+from tests.projects import write
+from tests.real_cluster import Admin, write_kubeconfig
+from tests.running import new_project, python
+from tests.small import PROGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.cluster.harness import Cluster, Namespace
+
+SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
+AT_ONCE = 3
+"""Runs at the same time: more only wait for the two cores of a small machine."""
+
+
+def two_nodes(folder: Path) -> None:
+    """Make a project of two nodes, one after the other."""
+    project = new_project(folder)
+    write(
+        project,
+        "seeknal/sources/numbers.yml",
+        "kind: source\nname: numbers\nsource: csv\ntable: data/n.csv\n",
+    )
+    write(project, "data/n.csv", "n\n1\n2\n")
+    write(
+        project,
+        "seeknal/transforms/sums.yml",
+        "kind: transform\nname: sums\ninputs: [{ref: source.numbers}]\n"
+        "transform: SELECT sum(n) AS total FROM ref('source.numbers')\n",
+    )
+
+
+@contextlib.contextmanager
+def place(cluster: Cluster, image: str) -> Iterator[Volume]:
+    """Give a namespace with a store and the project of two nodes."""
+    with cluster.namespace("killed") as namespace, volume(namespace, image) as store:
+        two_nodes(store.path)
+        yield store
+
+
+async def coordinate(store: Volume, kubeconfig: str) -> asyncio.subprocess.Process:
+    """Start the run, or go on with it."""
+    return await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        "run",
+        str(store.path / "project"),
+        *("--on", "kubernetes", "--run-id", "r1", "--resume-if-started"),
+        env={**store.environment(**SMALL), "KUBECONFIG": kubeconfig},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        umask=0,
+    )
+
+
+async def killed_at(store: Volume, number: int, *, answered: bool) -> tuple[int, bool]:
+    """Run to the end, killed once at call ``number``; return how many calls there were, and if it was."""
+    killed = False
+    async with FaultProxy(Admin(store.namespace.cluster.kubeconfig).upstream) as proxy:
+        where = {"server": f"http://127.0.0.1:{proxy.port}"}
+        kubeconfig = write_kubeconfig(store.path / "kubeconfig", where, {})
+        process = await coordinate(store, kubeconfig)
+
+        def kill() -> None:
+            nonlocal killed
+            killed = True
+            process.kill()
+
+        proxy.on_request(number, calls(kill, answered=answered))
+        said, _ = await asyncio.wait_for(process.communicate(), LONG)
+        asked = len(proxy.seen)
+        proxy.heal()
+        if killed:
+            process = await coordinate(store, kubeconfig)
+            said, _ = await asyncio.wait_for(process.communicate(), LONG)
+        assert process.returncode == 0, f"killed at call {number}: {said.decode()}"
+    return asked, killed
+
+
+def evidence(store: Volume) -> dict[str, object]:
+    """Return what a run has left: Jobs created by name, nodes accepted, each with how often; results."""
+    created = Counter(
+        r.name for r in store.namespace.requests() if r.call == "create jobs" and r.code == 201
+    )
+    ledger = (store.path / "runs" / "r1" / "accepted.jsonl").read_text(encoding="utf-8")
+    results = Store.of(store.path, store.path).run("r1").results()
+    assert results is not None
+    return {
+        "created": dict(created),
+        "accepted": dict(Counter(json.loads(line)["node"] for line in ledger.splitlines() if line)),
+        "results": {node: (r.reason, r.attempts) for node, r in results.items()},
+    }
+
+
+async def test_a_coordinator_killed_at_any_call_runs_nothing_twice(
+    cluster: Cluster, image: str, record_property: Callable[[str, object], None]
+) -> None:
+    at_once = asyncio.Semaphore(AT_ONCE)
+    with place(cluster, image) as undisturbed:
+        calls_made, _ = await killed_at(undisturbed, 0, answered=False)
+        wanted = evidence(undisturbed)
+        assert wanted["accepted"] == {"source.numbers": 1, "transform.sums": 1}
+        assert set(wanted["created"].values()) == {1}  # type: ignore[attr-defined]
+
+        async def disturbed(number: int, *, answered: bool) -> bool:
+            async with at_once:
+                with contextlib.ExitStack() as stack:
+                    store = await asyncio.to_thread(stack.enter_context, place(cluster, image))
+                    _, killed = await killed_at(store, number, answered=answered)
+                    assert evidence(store) == wanted, f"killed at call {number}, {answered=}"
+                    assert differences(undisturbed.path, store.path) == []
+                    assert states(undisturbed.path) == states(store.path)
+                    await asyncio.to_thread(stack.close)
+                    return killed
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(disturbed(number, answered=answered))
+                for number in range(1, calls_made + 1)
+                for answered in (False, True)
+            ]
+        kills = sum(task.result() for task in tasks)
+    # How often it looks at events depends on the machine; all other calls are there in every run.
+    assert kills >= 2 * (calls_made - 2)
+    record_property("measured", f"{kills} kills at {calls_made} calls of a run of two nodes")
+
+
+@pytest.fixture
+def store(namespace: Namespace, image: str) -> Iterator[Volume]:
+    with volume(namespace, image) as ours:
+        yield ours
+
+
+@pytest.mark.parametrize("how", ["delete", "evict"])
+def test_a_pod_taken_away_while_its_node_runs_is_repeated_once_and_accepted_once(
+    store: Volume, how: str
+) -> None:
+    project = new_project(store.path)
+    python(
+        project,
+        "slow",
+        f"""
+        first = not os.path.exists({str(store.marks / "began")!r})
+        open({str(store.marks / "began")!r}, "w").close()
+        while first:
+            time.sleep(0.05)
+        """,
+    )
+    python(project, "last", "pass", "transform.slow")
+    with store.run(settings=SMALL, run_id="r1") as ran:
+        store.wait_for_mark("began")
+        pod = store.pod("transform.slow")
+        if how == "delete":
+            store.namespace.kubectl("delete", "pod", pod, "--wait=false")
+        else:
+            evict(store, pod)
+    assert {node: (r.reason, r.attempts) for node, r in ran.results.items()} == {
+        "transform.slow": ("Succeeded", 2),
+        "transform.last": ("Succeeded", 1),
+    }
+    left = evidence(store)
+    assert left["accepted"] == {"transform.slow": 1, "transform.last": 1}
+    assert sorted(left["created"].values()) == [1, 1, 1]  # type: ignore[attr-defined]
+
+
+def evict(store: Volume, pod: str) -> None:
+    """Evict a pod, as draining its machine does."""
+    name = {"name": pod, "namespace": store.namespace.name}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": name}
+    path = f"/api/v1/namespaces/{store.namespace.name}/pods/{pod}/eviction"
+    store.namespace.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
+def test_a_pod_killed_after_its_result_was_written_is_not_repeated(store: Volume) -> None:
+    """Its process is killed by force between its last write and its exit."""
+    project = new_project(store.path)
+    python(project, "done", "pass")
+    with store.run(settings=SMALL, run_id="r1") as ran:
+        folder = store.path / "runs" / "r1" / "bundles"
+        until(lambda: list(folder.glob("*/1/result.json")), "the result", seconds=LONG)
+        store.namespace.kubectl("delete", "pod", "--all", "--grace-period=0", "--force")
+    result = ran["transform.done"]
+    assert result.success
+    left = evidence(store)
+    assert left["accepted"] == {"transform.done": 1}
+    assert set(left["created"].values()) == {1}  # type: ignore[attr-defined]
+    assert result.attempts == len(left["created"])  # type: ignore[arg-type]
