@@ -12,6 +12,7 @@ from seeknal_k8s.version import __version__
 
 if TYPE_CHECKING:
     from seeknal_k8s.coordinator import run
+    from seeknal_k8s.deployments import create_prefect_deployment
     from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError
     from seeknal_k8s.request import RunRequest
     from seeknal_k8s.results import PrefectRunResult, RunResults
@@ -23,6 +24,7 @@ _HOMES = {
     "RunRequest": "request",
     "RunResults": "results",
     "SeeknalK8sError": "errors",
+    "create_prefect_deployment": "deployments",
     "run": "coordinator",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "RunResults",
     "SeeknalK8sError",
     "__version__",
+    "create_prefect_deployment",
     "run",
 ]
 

@@ -8,6 +8,8 @@ SeeknalK8sError        exit code, message
 │   └── StoreLocked    75  another coordinator holds the store; its holder is named
 ├── EngineFailed       70  the process that has Seeknal loaded died or spoke nonsense
 ├── Interrupted        130 Ctrl-C or SIGTERM; what was accepted is kept
+├── PrefectRefused     78  Prefect is not installed, no API is named, or it refuses; says what to set
+├── PrefectUnavailable 69  the Prefect API does not answer, or answers nonsense
 └── ClusterError           the API server refused, or does not answer: ``.call`` says to what
     ├── NoCluster        78  there is no usable kubeconfig and no service account
     ├── Unauthorized     78  401: it does not know who we are
@@ -119,6 +121,18 @@ class Interrupted(SeeknalK8sError):
     """The run was stopped by Ctrl-C or SIGTERM. What was accepted is kept."""
 
     exit_code = 130
+
+
+class PrefectRefused(SeeknalK8sError):
+    """Prefect is not installed, no API is named, or the API does not do it."""
+
+    exit_code = 78
+
+
+class PrefectUnavailable(SeeknalK8sError):
+    """The Prefect API does not answer, or what answers is none."""
+
+    exit_code = 69
 
 
 @dataclass(frozen=True, slots=True)

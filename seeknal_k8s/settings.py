@@ -109,6 +109,9 @@ _DottedName = Annotated[
     ),
 ]
 _Image = Annotated[str, _fitting(r"\S+", 1024, "the name of an image")]
+_Pool = Annotated[
+    str, _fitting(r"(?!prefect)[^/%&<>]+", 200, "the name of a work pool, without / % & < >")
+]
 _Key = Annotated[str, _fitting(LABEL_KEY_PATTERN, 317, "a key such as team or example.com/team")]
 _Value = Annotated[
     str, _fitting(LABEL_VALUE_PATTERN, 63, "a label of letters, digits and inner dashes and dots")
@@ -188,6 +191,10 @@ class Settings(BaseSettings):
         default=None,
         description="A folder of the machine with the project, mounted read-only at "
         "`project_path`, for clusters of one machine.",
+    )
+    work_pool: _Pool = Field(
+        default="seeknal",
+        description="The Prefect work pool that deployments go to, where they name none.",
     )
     max_jobs: int = Field(
         default=50, ge=1, le=10_000, description="How many Jobs of a run exist at once, 1 to 10000."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeknal_k8s.cli import doing, jobs, looking, program, render, submitting
+from seeknal_k8s.cli import deploying, doing, jobs, looking, program, render, submitting
 from seeknal_k8s.cli.arguments import BROKEN_PIPE, grouped, with_wait_value
 from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError, UsageError
 
@@ -143,3 +143,15 @@ app.command(epilog=_examples("why transform.daily_sales", "why daily_sales --run
 )
 app.command(epilog=_examples("cancel latest", "cancel 20251124-101500-ab12"))(grouped(jobs.cancel))
 app.command(epilog=_examples("reap", "reap --older-than 24h --yes"))(grouped(jobs.reap))
+app.command(
+    epilog=_examples(
+        "deploy daily --schedule '0 2 * * *' --timezone Europe/Berlin",
+        "deploy shop/production --project /project --image shop:1 --tag etl",
+        "deploy daily --schedule @daily --print >prefect.yaml",
+    )
+)(grouped(deploying.deploy))
+app.command(epilog=_examples("deployments", "deployments --json"))(grouped(deploying.deployments))
+deploying.pool_commands.command(
+    "apply", epilog=_examples("pool apply", "pool apply --pool nightly --runner-memory 2Gi --check")
+)(grouped(deploying.pool_apply))
+app.add_typer(deploying.pool_commands, name="pool")
