@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from tests import prefect_server
 from tests.cluster import harness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.harness import Cluster, Namespace
+    from tests.prefect_server import PrefectServer
 
 SLOW = 1500
 """Seconds for a test on the cluster: the first one waits until cluster and image are made."""
@@ -116,3 +118,10 @@ def image(cluster: Cluster, pytestconfig: pytest.Config) -> str:
     if cluster.audit is None:
         pytest.skip("--image has to say which image this cluster has")
     return harness.build_image()
+
+
+@pytest.fixture(scope="session")
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """Give a Prefect server, which all tests of a process share."""
+    with prefect_server.running(tmp_path_factory.mktemp("prefect")) as server:
+        yield server

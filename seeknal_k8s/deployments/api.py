@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import WorkPool
 
 _UNKNOWN = (401, 403)
+_NO_API = (
+    "What answers at {} is not a Prefect API of this version\n"
+    "  → PREFECT_API_URL usually ends in /api"
+)
 
 
 def api_url() -> str:
@@ -52,6 +56,7 @@ async def connected() -> AsyncIterator[PrefectClient]:
     url = api_url()
     try:
         async with get_client() as client:
+            await client.api_version()  # who is not let in, or is not at an API, learns it here
             yield client
     except SeeknalK8sError:
         raise
@@ -66,14 +71,13 @@ async def connected() -> AsyncIterator[PrefectClient]:
             "  → if it is elsewhere, set PREFECT_API_URL"
         ) from error
     except (JSONDecodeError, ValidationError) as error:
-        raise PrefectUnavailable(
-            f"What answers at {url} is not a Prefect API of this version\n"
-            "  → PREFECT_API_URL usually ends in /api"
-        ) from error
+        raise PrefectUnavailable(_NO_API.format(url)) from error
 
 
 def _refusal(url: str, error: PrefectHTTPStatusError) -> SeeknalK8sError:
     status = error.response.status_code
+    if error.request.url.path.endswith("/admin/version") and status == httpx.codes.NOT_FOUND:
+        return PrefectUnavailable(_NO_API.format(url))
     if status in _UNKNOWN:
         return PrefectRefused(
             f"The Prefect API at {url} does not let us in ({status})\n"
