@@ -214,13 +214,20 @@ class ConfigMapView(_Object, frozen=True):
     data: dict[str, str] | None = None
 
 
+class ThingView(_Object, frozen=True):
+    """Any other object, of which there are few: its own fields are read as they are."""
+
+    spec: dict[str, Any] = {}
+    status: dict[str, Any] = {}
+
+
 def _true(conditions: list[Condition] | None, kind: str) -> Condition | None:
     return next((c for c in conditions or () if c.type == kind and c.status == "True"), None)
 
 
 # --- Lists, events of a watch, and how they are read ----------------------------------------------
 
-View = TypeVar("View", JobView, PodView, EventView, ConfigMapView)
+View = TypeVar("View", JobView, PodView, EventView, ConfigMapView, ThingView)
 
 
 class ListMetadata(msgspec.Struct, frozen=True, gc=False):
@@ -246,11 +253,16 @@ class WatchLine(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True)
 class Kind(Generic[View]):
-    """A kind of object: where it lives, and how it is read."""
+    """A kind of object: where it lives, and how it is read.
+
+    One that is not ``namespaced`` belongs to the cluster as a whole.
+    """
 
     resource: str
     group: str
     view: type[View]
+    version: str = "v1"
+    namespaced: bool = True
     one: msgspec.json.Decoder[View] = field(init=False, repr=False, compare=False)
     page: msgspec.json.Decoder[Page[View]] = field(init=False, repr=False, compare=False)
 
@@ -261,14 +273,25 @@ class Kind(Generic[View]):
 
     @property
     def path(self) -> str:
-        """Return the path of the collection, with the namespace to be filled in."""
-        root = f"/apis/{self.group}/v1" if self.group else "/api/v1"
-        return f"{root}/namespaces/{{namespace}}/{self.resource}"
+        """Return the path of the collection, with the namespace, if any, to be filled in."""
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        where = "/namespaces/{namespace}" if self.namespaced else ""
+        return f"{root}{where}/{self.resource}"
 
 
 JOBS = Kind("jobs", "batch", JobView)
 PODS = Kind("pods", "", PodView)
 EVENTS = Kind("events", "", EventView)
 CONFIG_MAPS = Kind("configmaps", "", ConfigMapView)
+
+# What is looked at once, before anything runs.
+ACCOUNTS = Kind("serviceaccounts", "", ThingView)
+CLAIMS = Kind("persistentvolumeclaims", "", ThingView)
+LIMIT_RANGES = Kind("limitranges", "", ThingView)
+LOCAL_QUEUES = Kind("localqueues", "kueue.x-k8s.io", ThingView, version="v1beta1")
+MACHINES = Kind("nodes", "", ThingView, namespaced=False)
+NAMESPACES = Kind("namespaces", "", ThingView, namespaced=False)
+PRIORITY_CLASSES = Kind("priorityclasses", "scheduling.k8s.io", ThingView, namespaced=False)
+QUOTAS = Kind("resourcequotas", "", ThingView)
 
 WATCH_LINE = msgspec.json.Decoder(WatchLine)

@@ -59,7 +59,9 @@ def main() -> None:
 
 def _early_engine(arguments: Sequence[str]) -> EngineProcess | None:
     """Start the engine if the command is going to need it."""
-    if arguments[:1] not in (["run"], ["plan"], ["render"]) or {"-h", "--help"} & set(arguments):
+    if arguments[:1] not in (["run"], ["plan"], ["render"], ["doctor"]) or {"-h", "--help"} & set(
+        arguments
+    ):
         return None
     from seeknal_k8s.engine_process import EngineProcess  # noqa: PLC0415 - looking at runs needs none
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeknal_k8s.cli import deploying, doing, jobs, looking, program, render, submitting
+from seeknal_k8s.cli import deploying, doctoring, doing, jobs, looking, program, render, submitting
 from seeknal_k8s.cli.arguments import BROKEN_PIPE, grouped, with_wait_value
 from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError, UsageError
 
@@ -155,3 +155,6 @@ deploying.pool_commands.command(
     "apply", epilog=_examples("pool apply", "pool apply --pool nightly --runner-memory 2Gi --check")
 )(grouped(deploying.pool_apply))
 app.add_typer(deploying.pool_commands, name="pool")
+app.command(epilog=_examples("doctor", "doctor -C examples/shop --offline", "doctor --pods"))(
+    grouped(doctoring.doctor)
+)

@@ -239,18 +239,31 @@ class Cluster:
         request = Request(call, "DELETE", JOBS.path, (("labelSelector", labels),), body)
         await self._transport.ask(request, _ANYTHING)
 
-    async def may(self, verb: str, resource: str, group: str = "") -> Permission:
-        """Ask whether we may do this in our namespace; ``resource`` may be ``pods/log``."""
+    async def may(
+        self, verb: str, resource: str, group: str = "", *, account: str = ""
+    ) -> Permission:
+        """Ask whether we may do this in our namespace; ``resource`` may be ``pods/log``.
+
+        ``account`` is a service account of the namespace about which to ask instead of ourselves,
+        which takes the right to create ``subjectaccessreviews``.
+        """
         main, _, sub = resource.partition("/")
         attributes = {"verb": verb, "group": group, "resource": main, "subresource": sub}
-        attributes["namespace"] = self.namespace
+        spec: dict[str, Any] = {
+            "resourceAttributes": {**attributes, "namespace": self.namespace},
+        }
         reviews = "selfsubjectaccessreviews"
+        if account:
+            reviews = "subjectaccessreviews"
+            everybody = "system:serviceaccounts"
+            spec["user"] = f"system:serviceaccount:{self.namespace}:{account}"
+            spec["groups"] = [everybody, f"{everybody}:{self.namespace}", "system:authenticated"]
         answer = await self._transport.ask(
             Request(
                 ApiCall("create", reviews, "authorization.k8s.io"),
                 "POST",
                 f"/apis/authorization.k8s.io/v1/{reviews}",
-                body={"spec": {"resourceAttributes": attributes}},
+                body={"spec": spec},
             ),
             _REVIEW,
         )
@@ -271,4 +284,5 @@ class Cluster:
         return await self._transport.fetch(request, read)
 
     def _call(self, verb: str, kind: Kind[Any], name: str = "") -> ApiCall:
-        return ApiCall(verb, kind.resource, kind.group, self.namespace, name)
+        where = self.namespace if kind.namespaced else ""
+        return ApiCall(verb, kind.resource, kind.group, where, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -31,6 +31,7 @@ class PoolState:
     there: bool
     drift: tuple[str, ...]
     edited: bool = False
+    template: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,5 @@ def _state(name: str, pool: WorkPool | None, wanted: dict[str, Any]) -> PoolStat
             f"prefect work-pool delete {name}"
         )
     found = pool.base_job_template
-    return PoolState(
-        name, there=True, drift=template.drift(found, wanted), edited=template.edited(found)
-    )
+    drift, edited = template.drift(found, wanted), template.edited(found)
+    return PoolState(name, there=True, drift=drift, edited=edited, template=found)

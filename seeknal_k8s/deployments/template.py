@@ -32,6 +32,10 @@ MARK = "seeknal.io/template"
 GRACE = 60
 """Seconds between SIGTERM and SIGKILL: enough to tell Prefect, and to end the run's Jobs."""
 
+CPU, MEMORY = "500m", "1Gi"
+"""What a flow's pod may use where nobody says otherwise; it coordinates, the nodes work elsewhere."""
+
+_SIZES = ("cpu_request", "cpu_limit", "memory_request", "memory_limit")
 _PLACEHOLDERS = ("args", "env", "image", "imagePullPolicy", "resources")
 _MARKS = 12
 
@@ -43,7 +47,12 @@ def default() -> dict[str, Any]:
 
 
 def build(
-    settings: Settings, pool: str, *, cpu: str, memory: str, env_from: Sequence[str] = ()
+    settings: Settings,
+    pool: str,
+    *,
+    cpu: str = CPU,
+    memory: str = MEMORY,
+    env_from: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the template of our pool, with its mark.
 
@@ -164,6 +173,28 @@ def _annotations(template: dict[str, Any]) -> dict[str, Any]:
             return {}
         place = place.setdefault(key, {})
     return place if isinstance(place, dict) else {}
+
+
+def sizes_apart(found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether one of ours differs from what is wanted in the CPU, memory and Secrets of the pod only.
+
+    Those are given to ``pool apply`` and are in no setting.
+    """
+    if edited(found):
+        return False
+    bare, other = _without_sizes(found), _without_sizes(wanted)
+    return bare == other
+
+
+def _without_sizes(template: dict[str, Any]) -> dict[str, Any]:
+    bare = copy.deepcopy(template)
+    _annotations(bare).pop(MARK, None)
+    for name in _SIZES:
+        bare.get("variables", {}).get("properties", {}).get(name, {}).pop("default", None)
+    spec = bare.get("job_configuration", {}).get("job_manifest", {}).get("spec", {})
+    for container in spec.get("template", {}).get("spec", {}).get("containers", []):
+        container.pop("envFrom", None)
+    return bare
 
 
 def drift(found: dict[str, Any], wanted: dict[str, Any]) -> tuple[str, ...]:
