@@ -14,6 +14,67 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One node of a chain that is run for each interval, and what it reads.
+
+    ``timeout`` (seconds) is for one interval, ``env`` is added to the node's environment.
+    """
+
+    node_id: str
+    inputs: tuple[str, ...] = ()
+    undeclared: tuple[str, ...] = ()
+    timeout: float | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    allow_failed_materialization: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One interval, as a process has to know it: its key, and the dates the project is read with."""
+
+    key: str
+    overrides: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a backfill that one attempt runs: a chain of nodes, for some intervals.
+
+    ``key`` names it; it stays the same when some of its ``spans`` are done. ``inputs`` are what the
+    chain reads of nodes outside it, the same for all intervals.
+    """
+
+    key: str
+    chain: tuple[Link, ...]
+    spans: tuple[Span, ...]
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def timeout(self) -> float | None:
+        """The longest all of it may take, in seconds; None without a limit."""
+        each = [link.timeout for link in self.chain]
+        return None if None in each else len(self.spans) * sum(filter(None, each))
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Piece:
+        """Read what ``asdict`` gave, after a journey as JSON."""
+        chain = tuple(
+            Link(**{**link, **_tuples(link, "inputs", "undeclared"), "env": _pairs(link["env"])})
+            for link in raw["chain"]
+        )
+        spans = tuple(Span(span["key"], _pairs(span["overrides"])) for span in raw["spans"])
+        return cls(raw["key"], chain, spans, tuple(raw["inputs"]))
+
+
+def _tuples(raw: Mapping[str, Any], *names: str) -> dict[str, tuple[Any, ...]]:
+    return {name: tuple(raw[name]) for name in names}
+
+
+def _pairs(raw: Any) -> tuple[tuple[str, str], ...]:
+    return tuple((name, value) for name, value in raw)
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptSpec:
     """One attempt, as the coordinator orders it.
 
@@ -22,6 +83,7 @@ class AttemptSpec:
     (bytes) and ``threads`` fit DuckDB, which spills to ``scratch``, its workspace where there is none; ``timeout``
     is in seconds; ``env`` is added to the node's
     environment; ``environments`` is the folder with what ``uv run`` would give Python scripts.
+    ``piece`` is what of a backfill to run, instead of the node once.
     """
 
     node_id: str
@@ -40,6 +102,7 @@ class AttemptSpec:
     environments: str | None = None
     allow_failed_materialization: bool = False
     full: bool = False
+    piece: Piece | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attempt as JSON-able data."""
@@ -48,10 +111,9 @@ class AttemptSpec:
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> AttemptSpec:
         """Read what ``to_dict`` gave, after a journey as JSON."""
-        lists = {"inputs": tuple(raw["inputs"]), "undeclared": tuple(raw["undeclared"])}
-        lists["required"] = tuple(raw["required"])
-        env = tuple((name, value) for name, value in raw["env"])
-        return cls(**{**raw, **lists, "env": env})
+        lists = _tuples(raw, "inputs", "undeclared", "required")
+        piece = Piece.from_dict(raw["piece"]) if raw["piece"] else None
+        return cls(**{**raw, **lists, "env": _pairs(raw["env"]), "piece": piece})
 
     @property
     def result_file(self) -> Path:
@@ -113,7 +175,7 @@ class Ending:
         """
         if Ending.read(folder / "result.json") != self:
             folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / _SEEN, asdict(self))
+            write_whole(folder / _SEEN, asdict(self))
 
 
 _SEEN = "ending.json"
@@ -138,10 +200,15 @@ def write_record(
         "started": time.time() if started is None else started,
         "peak_memory": peak_memory,
     }
-    _write_json(spec.result_file, record)
+    write_whole(spec.result_file, record)
 
 
-def _write_json(file: Path, record: Mapping[str, Any]) -> None:
+def write_whole(file: Path, record: Mapping[str, Any]) -> None:
+    """Write JSON: all of it at once, or nothing.
+
+    Raises:
+        OSError: it could not be written.
+    """
     temporary = file.with_name(f".{file.stem}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(record, default=str), encoding="utf-8")
     temporary.replace(file)

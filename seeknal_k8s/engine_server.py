@@ -145,6 +145,11 @@ class Server:
         )
         return {"ok": describe(self._project)}
 
+    def _call_definitions(self, _: dict[str, Any]) -> dict[str, Any]:
+        from seeknal_k8s.engine.definitions import definitions  # noqa: PLC0415
+
+        return {"ok": definitions(self._opened())}
+
     def _call_warm(self, request: dict[str, Any]) -> dict[str, Any]:
         """Import what these nodes need, before the first fork, and ask uv about their scripts."""
         from seeknal_k8s.engine import execute, governance, project  # noqa: PLC0415
@@ -233,10 +238,11 @@ class Server:
         return self._project
 
     def _supervise(self) -> Supervisor:
-        from seeknal_k8s.supervisor import Supervisor  # noqa: PLC0415 - imports the executors
+        from seeknal_k8s import pieces  # noqa: PLC0415 - imports the executors
+        from seeknal_k8s.supervisor import Supervisor  # noqa: PLC0415 - as above
 
         if self._supervisor is None:
-            self._supervisor = Supervisor(self._in_child)
+            self._supervisor = Supervisor(self._in_child, pieces.work)
             self._poll.register(self._supervisor.finished, select.POLLIN)
         return self._supervisor
 

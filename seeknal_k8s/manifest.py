@@ -53,8 +53,31 @@ class Attempt(Protocol):
         """Which attempt at it this is, from 1."""
 
     @property
+    def timeout(self) -> float | None:
+        """The longest it may take, in seconds; None without a limit."""
+
+    @property
+    def interval(self) -> str:
+        """The interval, or the intervals, that it runs for, as text; empty if it runs for none."""
+
+    @property
     def options(self) -> Resolved:
         """How to run it: this attempt's own options, after any growth of its memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An attempt that nobody has made, to see what its Job would be."""
+
+    node: Node
+    options: Resolved
+    number: int = 1
+    interval: str = ""
+
+    @property
+    def timeout(self) -> float | None:
+        """The longest it may take, in seconds; None without a limit."""
+        return self.options.timeout_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +120,10 @@ def anchor(
     }
 
 
-def build(
-    attempt: Attempt, owner: Owner, settings: Settings, *, order: str, interval: str = ""
-) -> dict[str, Any]:
+def build(attempt: Attempt, owner: Owner, settings: Settings, *, order: str) -> dict[str, Any]:
     """Return the Job of one attempt. The same arguments always give the same Job.
 
-    ``order`` is the absolute path, inside the pod, of the file that says what to run; ``interval``
-    is the one that the node runs for, as text, or empty.
+    ``order`` is the absolute path, inside the pod, of the file that says what to run.
 
     Raises:
         UsageError: the settings have no image or no store, or their patch breaks what we rely on.
@@ -113,8 +133,8 @@ def build(
     settings.ensure_runnable()
     options = attempt.options.options
     queue = options.queue or settings.queue
-    labels = _labels(attempt, owner, settings, interval)
-    annotations = _annotations(attempt, owner, settings, interval)
+    labels = _labels(attempt, owner, settings)
+    annotations = _annotations(attempt, owner, settings)
     template = {
         "metadata": {"annotations": annotations, "labels": labels},
         "spec": _pod(options, settings, order),
@@ -126,7 +146,10 @@ def build(
             "annotations": dict(annotations),
             "labels": _ordered({**labels, **({_QUEUE_LABEL: queue} if queue else {})}),
             "name": job_name(
-                owner.run_id, attempt.node.id, interval=interval, attempt=attempt.number
+                owner.run_id,
+                attempt.node.id,
+                interval=attempt.interval,
+                attempt=attempt.number,
             ),
             "namespace": settings.namespace,
             "ownerReferences": [_owner_reference(owner)],
@@ -157,13 +180,13 @@ def _run_labels(run_id: str, project: str, component: str) -> dict[str, str]:
     }
 
 
-def _labels(attempt: Attempt, owner: Owner, settings: Settings, interval: str) -> dict[str, str]:
+def _labels(attempt: Attempt, owner: Owner, settings: Settings) -> dict[str, str]:
     """Return labels for Job and pod. What `kubectl get -L` is to show has to be one."""
     options = attempt.options.options
     ours = {
         "seeknal.io/attempt": str(attempt.number),
         "seeknal.io/cpu": options.cpu,
-        "seeknal.io/interval": label_value(interval) if interval else None,
+        "seeknal.io/interval": label_value(attempt.interval) if attempt.interval else None,
         "seeknal.io/memory": options.memory,
         "seeknal.io/node": label_value(attempt.node.id),
     }
@@ -171,14 +194,12 @@ def _labels(attempt: Attempt, owner: Owner, settings: Settings, interval: str) -
     return _ordered({**settings.labels, **run, **_given(ours)})
 
 
-def _annotations(
-    attempt: Attempt, owner: Owner, settings: Settings, interval: str
-) -> dict[str, str]:
+def _annotations(attempt: Attempt, owner: Owner, settings: Settings) -> dict[str, str]:
     """Return annotations for Job and pod: what labels are too short for, in full, for people."""
     limits = _limits(attempt.options.options)
     ours = {
         "seeknal.io/attempt": str(attempt.number),
-        "seeknal.io/interval": interval or None,
+        "seeknal.io/interval": attempt.interval or None,
         "seeknal.io/kind": attempt.node.kind,
         "seeknal.io/limits": " ".join(f"{name}={amount}" for name, amount in limits.items()),
         "seeknal.io/node-id": attempt.node.id,
@@ -204,7 +225,7 @@ def _job(
 ) -> dict[str, Any]:
     return _given(
         {
-            "activeDeadlineSeconds": _deadline(attempt.options.timeout_seconds, settings),
+            "activeDeadlineSeconds": _deadline(attempt.timeout, settings),
             "backoffLimit": 0,  # attempts are ours to count, each with limits of its own
             "podFailurePolicy": _failure_policy(),
             "podReplacementPolicy": "Failed",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
+    from seeknal_k8s.attempt import Piece
     from seeknal_k8s.graph import Graph, Node
     from seeknal_k8s.options import Resolved
 
@@ -53,8 +54,9 @@ class PastRun:
 class NodeRun:
     """One node that will run: why (``because`` is a sentence), and what it asks for.
 
-    ``waits_for`` are the ids of this plan's other runs that have to be accepted first.
+    ``waits_for`` are the keys of this plan's other runs that have to be accepted first.
     ``past_seconds`` is how long it took the last time, None when it has never succeeded.
+    ``piece`` is the part of a backfill that it is, if it is one.
     """
 
     node: Node
@@ -63,6 +65,17 @@ class NodeRun:
     options: Resolved
     waits_for: tuple[str, ...] = ()
     past_seconds: float | None = None
+    piece: Piece | None = None
+
+    @property
+    def interval(self) -> str:
+        """The interval, or the intervals, that it runs for; empty if it runs for none."""
+        return self.piece.key if self.piece else ""
+
+    @property
+    def key(self) -> str:
+        """What tells it from the plan's other runs: the node's id, or the interval."""
+        return self.interval or self.node.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +152,13 @@ def critical_path(plan: Plan) -> dict[str, float]:
     """
     known = [run.past_seconds for run in plan.runs if run.past_seconds is not None]
     typical = statistics.median(known) if known else 1.0
-    after = dict.fromkeys((run.node.id for run in plan.runs), 0.0)
+    after = dict.fromkeys((run.key for run in plan.runs), 0.0)
     remaining: dict[str, float] = {}
     for run in reversed(plan.runs):
         own = typical if run.past_seconds is None else run.past_seconds
-        remaining[run.node.id] = own + after[run.node.id]
+        remaining[run.key] = own + after[run.key]
         for ref in run.waits_for:
-            after[ref] = max(after[ref], remaining[run.node.id])
+            after[ref] = max(after[ref], remaining[run.key])
     return remaining
 
 

@@ -12,10 +12,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import signal
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,10 +143,12 @@ def _read_project(order: Order) -> tuple[Project | None, tuple[int, str]]:
 
 def _run(order: Order, project: Project, environ: Mapping[str, str]) -> Ending:
     """Fork the worker and see it to its end."""
+    from seeknal_k8s import pieces  # noqa: PLC0415 - the executors
     from seeknal_k8s.engine.project import warm  # noqa: PLC0415 - the executors
-    from seeknal_k8s.supervisor import Supervisor  # noqa: PLC0415 - the executors
+    from seeknal_k8s.supervisor import Supervisor  # noqa: PLC0415 - as above
 
-    warm(project, [order.spec.node_id])
+    piece = order.spec.piece
+    warm(project, [link.node_id for link in piece.chain] if piece else [order.spec.node_id])
     wakeup = Wakeup(signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
     def in_child() -> None:
@@ -157,21 +157,17 @@ def _run(order: Order, project: Project, environ: Mapping[str, str]) -> Ending:
             os.environ.pop(name, None)
         os.environ.update({name: environ[name] for name in QUIET_THREADS if name in environ})
 
-    supervisor = Supervisor(in_child)
+    supervisor = Supervisor(in_child, pieces.work)
     endings: list[Ending] = []
     copies = [_Copy(Path(order.spec.folder) / name, number) for number, name in _STREAMS]
     pid = supervisor.attempt(order.spec, project, endings.append)
-    while not endings:
-        seconds = min(_COPY_EVERY, max(0.0, supervisor.next_deadline() - time.monotonic()))
-        select.select([wakeup.pipe, supervisor.finished], [], [], seconds)
-        wakeup.drain()
-        if wakeup.seen & {signal.SIGTERM, signal.SIGINT}:
-            supervisor.stop(pid, exitcodes.TERMINATED, "its pod was told to end")
-        supervisor.note_finished()
-        supervisor.reap()
-        supervisor.enforce()
+
+    def copy_on() -> None:
         for copy in copies:
             copy.go_on()
+
+    why = "its pod was told to end"
+    supervisor.see_through(pid, wakeup, every=_COPY_EVERY, tick=copy_on, why=why)
     supervisor.end_orphans()
     return endings[0]
 

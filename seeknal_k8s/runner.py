@@ -12,7 +12,7 @@ import heapq
 import math
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from seeknal_k8s import verdict, workspace
 from seeknal_k8s.backends import Attempt, Share
@@ -57,6 +57,16 @@ class _Progress:
     platform_failures: int = 0
 
 
+class Keeper(Protocol):
+    """Keeps what attempts have made, where that is not ``target/``: a backfill's intervals."""
+
+    def accept(self, attempt: Attempt, ending: Ending) -> None:
+        """Keep what a successful attempt has made."""
+
+    def salvage(self, run: NodeRun, attempt: Attempt) -> NodeRun:
+        """Keep what an attempt that failed has made before it did; return what is left to run."""
+
+
 @dataclass(slots=True)
 class Runner:
     """One execution of one plan.
@@ -64,7 +74,8 @@ class Runner:
     Outputs are published below ``home``. ``at_once`` bounds how many nodes run together.
     ``results`` and ``ended`` are of what earlier tries of the same run have done, ``running`` the
     numbers of attempts that had not ended when those were read: they are asked for again, so that
-    one that ends meanwhile is not taken for an earlier one.
+    one that ends meanwhile is not taken for an earlier one. After ``max_failures`` everything is
+    stopped. With a ``keeper`` nothing is published here.
     """
 
     plan: Plan
@@ -78,6 +89,8 @@ class Runner:
     results: dict[str, PrefectRunResult] = field(default_factory=dict)
     ended: dict[str, dict[str, Any]] = field(default_factory=dict)
     running: dict[str, int] = field(default_factory=dict)
+    max_failures: int | None = None
+    keeper: Keeper | None = None
     _nodes: dict[str, _Progress] = field(default_factory=dict)
     _ready: list[tuple[float, str]] = field(default_factory=list)
     _attempts: dict[asyncio.Task[Ending], tuple[_Progress, Attempt]] = field(default_factory=dict)
@@ -99,14 +112,14 @@ class Runner:
             self._published[node.id] = there
         for run in self.plan.runs:
             self._published.pop(run.node.id, None)
-            self._nodes[run.node.id] = _Progress(
+            self._nodes[run.key] = _Progress(
                 run,
                 set(run.waits_for) - set(self.results),
                 run.options,
                 self.backend.share(run.options),
             )
         for progress in self._nodes.values():
-            if progress.run.node.id not in self.results and not progress.waits_for:
+            if progress.run.key not in self.results and not progress.waits_for:
                 self._push(progress)
         try:
             await self._loop()
@@ -128,25 +141,33 @@ class Runner:
                     self._push(self._delays.pop(task))
                 else:
                     self._ended(*self._attempts.pop(task), task.result())
-            if self.fail_fast and any(not result.success for result in self.results.values()):
+            if self._had_enough():
                 await self._cancel_attempts()
                 self._close("NotRun", "another node failed, and the run was told to stop then")
                 return
 
+    def _had_enough(self) -> bool:
+        """Whether as many have failed as the run is to bear."""
+        most = 1 if self.fail_fast else self.max_failures
+        if most is None:
+            return False
+        failed = (run for run in self.results.values() if not run.success and run.attempts)
+        return sum(1 for _ in failed) >= most
+
     def _push(self, progress: _Progress) -> None:
-        node_id = progress.run.node.id
-        heapq.heappush(self._ready, (-self._order.get(node_id, 0.0), node_id))
+        key = progress.run.key
+        heapq.heappush(self._ready, (-self._order.get(key, 0.0), key))
 
     def _start_what_fits(self) -> None:
         """Start ready nodes, longest way to go first, passing over those that do not fit now."""
         waiting: list[tuple[float, str]] = []
         while self._ready and not self._full():
-            order, node_id = heapq.heappop(self._ready)
-            progress = self._nodes[node_id]
+            order, key = heapq.heappop(self._ready)
+            progress = self._nodes[key]
             if self._fits(progress.share):
                 self._start(progress, crowd=1 + len(self._ready) + len(waiting))
             else:
-                waiting.append((order, node_id))
+                waiting.append((order, key))
         for entry in waiting:
             heapq.heappush(self._ready, entry)
 
@@ -171,21 +192,23 @@ class Runner:
         )
 
     def _start(self, progress: _Progress, *, crowd: int) -> None:
-        node = progress.run.node
-        earlier = self.folder.attempts(node.id)
+        run = progress.run
+        earlier = self.folder.attempts(run.node.id, run.interval)
         following = int(earlier[-1].name) + 1 if earlier else 1
-        progress.number = self.running.pop(node.id, following)
+        progress.number = self.running.pop(run.key, following)
+        reads = run.piece.inputs if run.piece else run.node.inputs
         attempt = Attempt(
-            node=node,
+            node=run.node,
             number=progress.number,
-            folder=self.folder.bundle(node.id) / str(progress.number),
+            folder=self.folder.bundle(run.node.id, run.interval) / str(progress.number),
             options=progress.options,
             share=progress.share,
-            required=tuple(file for up in node.inputs for file in self._published.get(up, ())),
+            required=tuple(file for up in reads for file in self._published.get(up, ())),
             crowd=crowd + len(self._attempts),
             full=self.full,
+            piece=run.piece,
         )
-        self.observer(NodeStarted(node.id, progress.number))
+        self.observer(NodeStarted(run.key, progress.number))
         self._attempts[asyncio.create_task(self.backend.run(attempt))] = (progress, attempt)
 
     def _ended(self, progress: _Progress, attempt: Attempt, ending: Ending) -> None:
@@ -194,16 +217,22 @@ class Runner:
             ending.keep(attempt.folder)
         if found.success:
             self._accept(attempt, ending)
-        elif self._grow(progress, found):
-            self._retry(progress, found, ending, delay=0.0)
-            return
-        elif self._may_retry(progress, found):
-            self._retry(progress, found, ending, delay=_backoff(progress, found))
-            return
+        else:
+            if self.keeper is not None:
+                progress.run = self.keeper.salvage(progress.run, attempt)
+            if self._grow(progress, found):
+                self._retry(progress, found, ending, delay=0.0)
+                return
+            if self._may_retry(progress, found):
+                self._retry(progress, found, ending, delay=_backoff(progress, found))
+                return
         result = result_of(attempt.folder, ending, found, attempts=progress.number)
         self._finish(progress, result, ending)
 
     def _accept(self, attempt: Attempt, ending: Ending) -> None:
+        if self.keeper is not None:
+            self.keeper.accept(attempt, ending)
+            return
         accept(self.folder, self.home, attempt.node, attempt.folder, ending)
         self._published[attempt.node.id] = ending.outputs
 
@@ -229,21 +258,21 @@ class Runner:
 
     def _retry(self, progress: _Progress, found: Verdict, ending: Ending, *, delay: float) -> None:
         message = redact(f"{found.reason}: {ending.error or found.summary}")
-        self.observer(NodeRetrying(progress.run.node.id, progress.number, delay, message))
+        self.observer(NodeRetrying(progress.run.key, progress.number, delay, message))
         self._delays[asyncio.create_task(asyncio.sleep(delay))] = progress
 
     def _finish(self, progress: _Progress, result: PrefectRunResult, ending: Ending) -> None:
-        node = progress.run.node
-        self.ended[node.id] = state_record(node.digest, result, ending)
-        self._note(node.id, result)
+        key = progress.run.key
+        self.ended[key] = state_record(progress.run.node.digest, result, ending)
+        self._note(key, result)
         if result.success:
             for other in self._nodes.values():
-                if node.id in other.waits_for:
-                    other.waits_for.discard(node.id)
+                if key in other.waits_for:
+                    other.waits_for.discard(key)
                     if not other.waits_for:
                         self._push(other)
         else:
-            self._skip_below(node.id)
+            self._skip_below(key)
 
     def _skip_below(self, failed: str) -> None:
         """Skip what waits for a failed node, directly or not: it must never run on old data."""

@@ -111,10 +111,11 @@ class RunFolder:
         """Return the folder of one node's attempts."""
         return self.path / "bundles" / bundle_name(node_id, interval)
 
-    def attempts(self, node_id: str) -> list[Path]:
+    def attempts(self, node_id: str, interval: str = "") -> list[Path]:
         """Return the folders of a node's attempts, first to last."""
         with contextlib.suppress(OSError):
-            numbered = [entry for entry in self.bundle(node_id).iterdir() if entry.name.isdigit()]
+            entries = self.bundle(node_id, interval).iterdir()
+            numbered = [entry for entry in entries if entry.name.isdigit()]
             return sorted(numbered, key=lambda path: int(path.name))
         return []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -65,15 +64,6 @@ def _as_text(value: object) -> str:
     return ",".join(value) if isinstance(value, tuple | list) else str(value)
 
 
-@dataclass(frozen=True, slots=True)
-class _Runner:
-    """What a runner's pod is to have, as an attempt of a node that does not exist."""
-
-    node: Node
-    options: Resolved
-    number: int = 1
-
-
 def build(
     run_id: str, arguments: Sequence[str], settings: Settings, *, cpu: str, memory: str
 ) -> dict[str, Any]:
@@ -88,7 +78,9 @@ def build(
     node = Node(RUNNER, RUNNER, RUNNER, "")
     origins = dict.fromkeys(NodeOptions.model_fields, "")
     owner = manifest.Owner(run_id, settings.project_path, "", "")
-    job = manifest.build(_Runner(node, Resolved(options, origins)), owner, settings, order="/none")
+    job = manifest.build(
+        manifest.Draft(node, Resolved(options, origins)), owner, settings, order="/none"
+    )
     labels = {
         key: value
         for key, value in job["spec"]["template"]["metadata"]["labels"].items()

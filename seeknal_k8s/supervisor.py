@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from seeknal_k8s.engine.project import Project
+    from seeknal_k8s.wakeup import Wakeup
+
+    Work = Callable[[AttemptSpec, Project, Callable[[], None]], int]
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a node that is out of time or cancelled."""
@@ -68,14 +72,16 @@ class _Spare:
 class Supervisor:
     """The children of this process, by process id. ``in_child`` is called first in every fork.
 
-    ``finished`` becomes readable when an attempt is over: call ``note_finished`` then.
+    ``finished`` becomes readable when an attempt is over: call ``note_finished`` then. ``work`` is
+    what a child does with its attempt.
     """
 
-    def __init__(self, in_child: Callable[[], None]) -> None:
+    def __init__(self, in_child: Callable[[], None], work: Work = work) -> None:
         self.children: dict[int, Child] = {}
         self.finished, self._finished_end = os.pipe()
         os.set_blocking(self.finished, False)
         self._in_child = in_child
+        self._work = work
         self._spares: list[_Spare] = []
 
     def attempt(self, spec: AttemptSpec, project: Project, ended: Callable[[Ending], None]) -> int:
@@ -98,7 +104,7 @@ class Supervisor:
                 os.close(spare.pipe)
             self.children[spare.pid] = child
             return spare.pid
-        return self.fork(lambda: work(spec, project, self._say_finished), child)
+        return self.fork(lambda: self._work(spec, project, self._say_finished), child)
 
     @property
     def spares(self) -> int:
@@ -116,7 +122,8 @@ class Supervisor:
                 text = _read_all(order)
                 if not text:
                     return exitcodes.OK
-                return work(AttemptSpec.from_dict(json.loads(text)), project, self._say_finished)
+                spec = AttemptSpec.from_dict(json.loads(text))
+                return self._work(spec, project, self._say_finished)
 
             try:
                 pid = self._fork(wait_and_work)
@@ -220,6 +227,24 @@ class Supervisor:
         for process in psutil.Process().children():
             if process.pid not in known:
                 _signal_tree(process.pid, signal.SIGKILL)
+
+    def see_through(
+        self, pid: int, wakeup: Wakeup, *, every: float, tick: Callable[[], None], why: str
+    ) -> None:
+        """Wait until an attempt is over, enforcing its clock; end it when we are told to end.
+
+        ``tick`` is called after each look, ``every`` so many seconds at least.
+        """
+        while pid in self.children and not self.children[pid].told:
+            seconds = min(every, max(0.0, self.next_deadline() - time.monotonic()))
+            select.select([wakeup.pipe, self.finished], [], [], seconds)
+            wakeup.drain()
+            if wakeup.seen & {signal.SIGTERM, signal.SIGINT}:
+                self.stop(pid, exitcodes.TERMINATED, why)
+            self.note_finished()
+            self.reap()
+            self.enforce()
+            tick()
 
     def end_all(self, why: str, patience: float) -> None:
         """End every child and wait for that, ``patience`` seconds at most."""

@@ -75,7 +75,7 @@ def _work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> 
     started = time.time()
     if os.getsid(0) != os.getpid():
         prepare()
-    _take_over_streams(Path(spec.folder))
+    take_over_streams(Path(spec.folder))
     os.environ.update(dict(spec.env))
     outcome = _guarded(lambda: _run(spec, project))
     end_descendants()
@@ -154,7 +154,7 @@ def _of_os_error(error: OSError) -> int:
     return exitcodes.UNAVAILABLE if error.errno in _OF_THE_STORE else exitcodes.SOFTWARE
 
 
-def _take_over_streams(folder: Path) -> None:
+def take_over_streams(folder: Path) -> None:
     """Send stdout and stderr, also of subprocesses, to the attempt's files, whole and apart."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND

@@ -51,9 +51,8 @@ def build(
     (workspace / "target" / "intermediate").mkdir(parents=True)
     _link_project(workspace, project, PurePosixPath(made).parts)
     own = workspace / "target"
+    link_outputs(own, target, inputs)
     for upstream in inputs:
-        for name in artifacts(upstream):
-            _link(own / name, target / name)
         if upstream.startswith("aggregation."):
             # A rule, profile, exposure or transform looks for it here, where Seeknal 2.13 never
             # puts an aggregation: it would read nothing, or invent sample rows.
@@ -79,6 +78,17 @@ def _link_project(
         elif rest and entry.is_dir():
             (workspace / head).mkdir()
             _link_project(workspace / head, Path(entry.path), tuple(rest), top=False)
+
+
+def link_outputs(own: Path, target: Path, node_ids: Iterable[str]) -> None:
+    """Link what nodes have left in one ``target/`` into another.
+
+    Raises:
+        OSError: a link could not be made.
+    """
+    for node_id in node_ids:
+        for name in artifacts(node_id):
+            _link(own / name, target / name)
 
 
 def _link(link: Path, existing: Path) -> None:

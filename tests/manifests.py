@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seeknal_k8s import manifest
+from seeknal_k8s.attempt import Link, Piece, Span
 from seeknal_k8s.backends import Attempt, Share
 from seeknal_k8s.graph import Node
 from seeknal_k8s.options import NodeOptions, Resolved
@@ -34,6 +35,11 @@ def an_attempt(node_id: str = "transform.orders", number: int = 1, **options: An
         options=resolved,
         share=Share(1.0, 1),
     )
+
+
+def for_interval(attempt: Attempt, key: str) -> Attempt:
+    link = Link(attempt.node.id, timeout=attempt.options.timeout_seconds)
+    return replace(attempt, piece=Piece(key, chain=(link,), spans=(Span(key, ()),)))
 
 
 def some_settings(**given: Any) -> Settings:
@@ -119,10 +125,11 @@ def goldens() -> dict[str, dict[str, Any]]:
         ),
         "default": a_job(),
         "everything": a_job(
-            an_attempt(number=3, **EVERY_OPTION),
+            for_interval(
+                an_attempt(number=3, **EVERY_OPTION), "2024-01-01T00:00:00/2024-01-02T00:00:00"
+            ),
             some_settings(**EVERY_SETTING),
             order=f"/mnt{ORDER}",
-            interval="2024-01-01T00:00:00/2024-01-02T00:00:00",
         ),
         "gpu": a_job(an_attempt("model.churn", gpu={"count": 2, "resource": "amd.com/gpu"})),
         "kueue": a_job(an_attempt(timeout="10m"), some_settings(queue="data-team")),

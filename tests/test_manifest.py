@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -20,8 +20,11 @@ from kubernetes_validate.utils import all_versions  # type: ignore[import-untype
 from seeknal_k8s import __version__, manifest
 from seeknal_k8s.errors import ProjectRefused, UsageError
 from seeknal_k8s.names import anchor_name
-from tests.manifests import OWNER, a_job, an_attempt, goldens, some_settings
+from tests.manifests import OWNER, a_job, an_attempt, for_interval, goldens, some_settings
 from tests.podsecurity import violations
+
+if TYPE_CHECKING:
+    from seeknal_k8s.backends import Attempt
 
 FOLDER = Path(__file__).parent / "golden"
 OLDEST = (1, 31)  # where podFailurePolicy became stable, KEP-3329
@@ -216,16 +219,14 @@ def test_a_backends_attempt_is_what_a_manifest_needs() -> None:
 @pytest.mark.parametrize(
     ("other", "more"),
     [
-        pytest.param({"number": 2}, {}, id="number"),
-        pytest.param({"node_id": "transform.Orders"}, {}, id="node"),
-        pytest.param({}, {"interval": "2024-01-01"}, id="interval"),
-        pytest.param({}, {"owner": replace(OWNER, run_id="another")}, id="run"),
+        pytest.param(an_attempt(number=2), {}, id="number"),
+        pytest.param(an_attempt("transform.Orders"), {}, id="node"),
+        pytest.param(for_interval(an_attempt(), "2024-01-01/2024-01-02"), {}, id="interval"),
+        pytest.param(an_attempt(), {"owner": replace(OWNER, run_id="another")}, id="run"),
     ],
 )
-def test_jobs_have_different_names_that_differ_in(
-    other: dict[str, Any], more: dict[str, Any]
-) -> None:
-    names = {job["metadata"]["name"] for job in (a_job(), a_job(an_attempt(**other), **more))}
+def test_jobs_have_different_names_that_differ_in(other: Attempt, more: dict[str, Any]) -> None:
+    names = {job["metadata"]["name"] for job in (a_job(), a_job(other, **more))}
     assert len(names) == 2
 
 

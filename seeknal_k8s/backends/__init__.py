@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from seeknal_k8s.attempt import Ending
+    from seeknal_k8s.attempt import Ending, Piece
     from seeknal_k8s.graph import Node
     from seeknal_k8s.options import Resolved
 
@@ -30,7 +30,8 @@ class Attempt:
     """One try of one node: its number (from 1), its folder in the store, what it may use.
 
     ``required`` are published files of its inputs without which it must not start. ``crowd`` is how many nodes run or could run at this moment, this one included: cores that
-    nobody else wants may be used. ``full`` is whether everything is being run anew.
+    nobody else wants may be used. ``full`` is whether everything is being run anew. ``piece`` is what of
+    a backfill it runs, instead of the node once.
     """
 
     node: Node
@@ -41,6 +42,22 @@ class Attempt:
     required: tuple[str, ...] = ()
     crowd: int = 1
     full: bool = False
+    piece: Piece | None = None
+
+    @property
+    def interval(self) -> str:
+        """The interval, or the intervals, that it runs for; empty if it runs for none."""
+        return self.piece.key if self.piece else ""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What it reads that is published."""
+        return self.piece.inputs if self.piece else self.node.inputs
+
+    @property
+    def timeout(self) -> float | None:
+        """The longest it may take, in seconds; None without a limit."""
+        return self.piece.timeout if self.piece else self.options.timeout_seconds
 
 
 class Backend(Protocol):

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from seeknal_k8s.backends import Attempt
-    from seeknal_k8s.graph import Node
     from seeknal_k8s.manifest import Owner
     from seeknal_k8s.options import Resolved
     from seeknal_k8s.plan import Plan
@@ -172,15 +171,16 @@ class KubernetesBackend:
             folder=str(attempt.folder),
             project=self._settings.project_path,
             target=f"{home}/target",
-            inputs=node.inputs,
+            inputs=attempt.inputs,
             undeclared=node.undeclared,
             memory=int(options.memory_bytes * DUCKDB_PART),
             threads=math.ceil(options.cpu_cores),
             spill=int(options.ephemeral_storage_bytes * DUCKDB_PART),
             scratch=f"{WORK}/scratch",
-            timeout=options.timeout_seconds,
+            timeout=attempt.timeout,
             allow_failed_materialization=options.options.allow_failed_materialization,
             full=attempt.full,
+            piece=attempt.piece,
         )
 
     async def _create(self, body: dict[str, Any], stop: asyncio.Event) -> Ending | None:
@@ -354,20 +354,11 @@ async def open_backend(
     settings.ensure_runnable()
     draft = manifest.Owner(run_id, plan.graph.name, "draft", "draft")
     for run in plan.runs:
-        manifest.build(_Draft(run.node, 1, run.options), draft, settings, order="/draft")
+        manifest.build(manifest.Draft(run.node, run.options), draft, settings, order="/draft")
     async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
         owner = await own(cluster, settings, run_id, plan.graph.name)
         async with RunWatch(cluster, run_id) as watch:
             yield KubernetesBackend(cluster, watch, settings, owner, order)
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """An attempt nobody will make, to see that its manifest can be built."""
-
-    node: Node
-    number: int
-    options: Resolved
 
 
 async def own(cluster: Cluster, settings: Settings, run_id: str, project: str) -> Owner:

@@ -107,17 +107,18 @@ class LocalBackend:
             folder=str(attempt.folder),
             project=str(self._project),
             target=str(self._project / "target"),
-            inputs=node.inputs,
+            inputs=attempt.inputs,
             undeclared=node.undeclared,
             required=attempt.required,
             memory=int(attempt.share.memory * DUCKDB_PART),
             threads=self._threads(attempt),
             spill=self._spill(attempt),
-            timeout=attempt.options.timeout_seconds,
+            timeout=attempt.timeout,
             env=tuple(sorted(options.env.items())),
             environments=str(self._environments),
             allow_failed_materialization=options.allow_failed_materialization,
             full=attempt.full,
+            piece=attempt.piece,
         )
 
     def _threads(self, attempt: Attempt) -> int:

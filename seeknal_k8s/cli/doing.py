@@ -128,14 +128,15 @@ def render_manifests(
     execution.check()
     request = _request(project, selection, inputs, execution)
     from seeknal_k8s.cli import manifests, planning, running  # noqa: PLC0415 - as above
+    from seeknal_k8s.manifest import Draft  # noqa: PLC0415
     from seeknal_k8s.options.text import documents  # noqa: PLC0415
 
     planned = running.plan(request, context.obj)
     render.show(render.err(), warning_lines(planned.warnings))
-    drafts = [manifests.Draft(run.node, run.options) for run in planned.plan.runs]
+    drafts = [Draft(run.node, run.options) for run in planned.plan.runs]
     if node is not None:
         explained = planning.explain(planned.plan, node, request)
-        drafts = [manifests.Draft(explained.node, explained.options)]
+        drafts = [Draft(explained.node, explained.options)]
     assert request.settings is not None  # noqa: S101 - it is for kubernetes
     objects = manifests.objects(
         drafts,

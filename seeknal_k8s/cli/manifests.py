@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,6 @@ from seeknal_k8s.store import RunFolder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from seeknal_k8s.graph import Node
-    from seeknal_k8s.options import Resolved
     from seeknal_k8s.settings import Settings
 
 RUN_ID = "preview"
@@ -27,17 +24,8 @@ Jobs that are created with it belong to nobody, and the garbage collector remove
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """The first attempt at a node, which nobody has made yet."""
-
-    node: Node
-    options: Resolved
-    number: int = 1
-
-
 def objects(
-    drafts: Iterable[Draft], *, project: str, run_id: str, settings: Settings
+    drafts: Iterable[manifest.Draft], *, project: str, run_id: str, settings: Settings
 ) -> list[dict[str, Any]]:
     """Return the run's anchor and the first Job of each node, as they would be created.
 
