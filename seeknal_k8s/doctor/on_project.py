@@ -16,8 +16,6 @@ from seeknal_k8s.settings import load
 if TYPE_CHECKING:
     from seeknal_k8s.doctor.needs import Need
     from seeknal_k8s.engine_process import EngineProcess
-    from seeknal_k8s.graph import Node
-    from seeknal_k8s.options import Resolved
     from seeknal_k8s.plan import Plan
     from seeknal_k8s.request import RunRequest
     from seeknal_k8s.settings import Settings
@@ -38,13 +36,6 @@ class Looked:
     settings: Settings | None
     needs: tuple[Need, ...]
     job: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    node: Node
-    options: Resolved
-    number: int = 1
 
 
 async def examine(
@@ -111,7 +102,7 @@ def _manifests(
     jobs = {}
     try:
         for run in plan.runs:
-            draft = _Draft(run.node, run.options)
+            draft = manifest.Draft(run.node, run.options)
             order = f"{settings.store_path}/order.json"
             jobs[run.node.id] = manifest.build(draft, owner, settings, order=order)
     except SeeknalK8sError as error:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +34,6 @@ _TAIL = 2000
 _PODS = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    node: Node
-    options: Resolved
-    number: int = 1
-
-
 def build(name: str, settings: Settings) -> dict[str, Any]:
     """Return the Job: two pods like a node's, with a few lines of Python to run.
 
@@ -49,7 +41,7 @@ def build(name: str, settings: Settings) -> dict[str, Any]:
         UsageError: the settings make no valid Job.
     """
     options = NodeOptions()
-    probe = _Probe(
+    probe = manifest.Draft(
         Node("doctor", "doctor", "doctor", ""),
         Resolved(options, dict.fromkeys(NodeOptions.model_fields, "")),
     )
