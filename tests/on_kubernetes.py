@@ -123,39 +123,48 @@ def volume(namespace: Namespace, image: str) -> Iterator[Volume]:
         pytest.skip("only our own cluster has this machine's folders as volumes")
     # Not below /tmp, which pods have one of their own of.
     path = Path(tempfile.mkdtemp(prefix="seeknal-k8s-", dir="/var/tmp"))
-    name = f"seeknal-k8s-{uuid.uuid4().hex[:10]}"
     ours = Volume(path, namespace, image)
     ours.marks.mkdir()
     for folder in (path, ours.marks):
         folder.chmod(0o777)  # root writes here, and so does user 10001
+    try:
+        with claim(namespace, path):
+            yield ours
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def claim(namespace: Namespace, path: Path) -> Iterator[None]:
+    """Give the namespace the claim of a volume that is a folder of the machine."""
+    name = f"seeknal-k8s-{uuid.uuid4().hex[:10]}"
     size = {"storage": "1Gi"}
     modes = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    namespace.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {
+                **modes,
+                "capacity": size,
+                "hostPath": {"path": str(path), "type": "Directory"},
+                "claimRef": {"namespace": namespace.name, "name": CLAIM},
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": CLAIM},
+            "spec": {**modes, "resources": {"requests": size}, "volumeName": name},
+        },
+    )
     try:
-        namespace.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolume",
-                "metadata": {"name": name},
-                "spec": {
-                    **modes,
-                    "capacity": size,
-                    "hostPath": {"path": str(path), "type": "Directory"},
-                    "claimRef": {"namespace": namespace.name, "name": CLAIM},
-                },
-            },
-            {
-                "apiVersion": "v1",
-                "kind": "PersistentVolumeClaim",
-                "metadata": {"name": CLAIM},
-                "spec": {**modes, "resources": {"requests": size}, "volumeName": name},
-            },
-        )
-        yield ours
+        yield
     finally:
         namespace.kubectl("delete", "job,pod", "--all", "--wait=false")
         namespace.kubectl("delete", "pvc", CLAIM, "--ignore-not-found", "--wait=false")
         namespace.cluster.kubectl("delete", "pv", name, "--ignore-not-found", "--wait=false")
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @dataclass
