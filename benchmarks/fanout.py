@@ -84,7 +84,7 @@ def many(jobs: int) -> Plan:
 
     nodes = [Node(f"source.n{i:05}", "source", f"n{i:05}", f"{i}.yml") for i in range(jobs)]
     graph = Graph("many", "/", {node.id: node for node in nodes}, "digest")
-    runs = tuple(NodeRun(node, Reason.NEW, "", (), options()) for node in nodes)
+    runs = tuple(NodeRun(node, Reason.NEW, "", options()) for node in nodes)
     return Plan(graph, runs, ())
 
 

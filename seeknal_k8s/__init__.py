@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from seeknal_k8s.coordinator import run
     from seeknal_k8s.deployments import create_prefect_deployment
     from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError
+    from seeknal_k8s.flows import run_seeknal_node, seeknal_run_flow
     from seeknal_k8s.request import RunRequest
     from seeknal_k8s.results import PrefectRunResult, RunResults
 
@@ -26,6 +27,8 @@ _HOMES = {
     "SeeknalK8sError": "errors",
     "create_prefect_deployment": "deployments",
     "run": "coordinator",
+    "run_seeknal_node": "flows",
+    "seeknal_run_flow": "flows",
 }
 
 __all__ = [
@@ -37,6 +40,8 @@ __all__ = [
     "__version__",
     "create_prefect_deployment",
     "run",
+    "run_seeknal_node",
+    "seeknal_run_flow",
 ]
 
 

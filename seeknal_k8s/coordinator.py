@@ -17,7 +17,7 @@ from seeknal_k8s.errors import (
 )
 from seeknal_k8s.events import RunEnded, StoreAwaited
 from seeknal_k8s.execution import Execution
-from seeknal_k8s.request import RunRequest, new_pins, new_run_id, settled
+from seeknal_k8s.request import RunRequest, new_pins, new_run_id, settled, started
 from seeknal_k8s.store import Store
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ async def run(
     async with EngineClient(engine) as client:
         _require_folder(request.project)
         store = Store.of(request.project, request.store_root)
+        if request.resume_if_started:
+            request, ended = started(request, store)
+            if ended is not None:
+                observer(RunEnded(ended, 0.0))
+                return ended
         request, run_id, pins = settled(request, store)
         async with _locked(_to_lock(store, request), run_id, request.wait, observer):
             raw = await _read(client, request, pins)

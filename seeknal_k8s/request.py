@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,7 @@ from seeknal_k8s.options import Override
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from seeknal_k8s.results import RunResults
     from seeknal_k8s.settings import Settings
     from seeknal_k8s.store import Store
 
@@ -31,12 +33,16 @@ class RunRequest:
     ``--date``, ``--start-date`` and ``--end-date``. ``on`` is where nodes run, and ``settings`` are needed for
     ``kubernetes``. ``at_once`` bounds how many nodes run together,
     None for as many as fit. ``resume`` is the id of a run to go on with; it brings its own
-    selection and parameters. ``wait`` is how many seconds to wait for the store's lock.
+    selection and parameters. ``resume_if_started`` goes on with run ``run_id`` if there is one, for
+    whoever may be started twice; one that has ended is only looked at, unless ``retry_failed`` and
+    a node of it failed. ``wait`` is how many seconds to wait for the store's lock.
     """
 
     project: Path
     store: Path | None = None
     run_id: str | None = None
+    resume_if_started: bool = False
+    retry_failed: bool = False
     resume: str | None = None
     select: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -74,6 +80,24 @@ def new_pins(run_id: str) -> dict[str, str]:
     """Return what every process of a run that starts now must agree on: day, time and run id."""
     now = datetime.now()  # noqa: DTZ005 - Seeknal's own {{ run_date }} is naive local time
     return {"today": now.date().isoformat(), "run_date": now.isoformat(), "run_id": run_id}
+
+
+def started(request: RunRequest, store: Store) -> tuple[RunRequest, RunResults | None]:
+    """Return the request to go on with the run it names, and its results if that has ended.
+
+    A run that was killed before it had begun left a folder with nothing in it, which goes.
+    """
+    run = store.folder(str(request.run_id))
+    if not run.path.exists():
+        return request, None
+    about = run.about()
+    if "request" not in about:
+        shutil.rmtree(run.path)
+        return request, None
+    final = {"succeeded"} if request.retry_failed else {"succeeded", "failed"}
+    if about.get("status") in final and (results := run.results()) is not None:
+        return request, results
+    return replace(request, run_id=None, resume=run.id), None
 
 
 def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[str, str]]:

@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid"
     )
 
+    on: Literal["local", "kubernetes"] = Field(
+        default="local",
+        description="Where nodes run where nothing else is said: local, as processes, or kubernetes, "
+        "as Jobs.",
+    )
     context: str | None = Field(
         default=None,
         min_length=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,11 +13,10 @@ import pytest
 import yaml
 
 from seeknal_k8s import cleaning, submission
-from seeknal_k8s.cli import past
 from seeknal_k8s.cli.app import execute
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.options.text import documents
-from seeknal_k8s.request import RunRequest
+from seeknal_k8s.request import RunRequest, started
 from seeknal_k8s.results import RunResults
 from seeknal_k8s.settings import Settings
 from seeknal_k8s.store import Store
@@ -221,17 +221,19 @@ def test_a_runner_that_cannot_be_sized_is_refused() -> None:
 def test_a_repeated_command_goes_on_where_the_first_one_stopped(tmp_path: Path) -> None:
     store = Store.of(tmp_path, tmp_path)
     asked = RunRequest(project=tmp_path, store=tmp_path, run_id="r1", select=("a",))
-    assert past.started(asked) == (asked, None)
+    assert started(asked, store) == (asked, None)
     folder = store.new_run("r1")
-    assert past.started(asked) == (asked, None)
+    assert started(asked, store) == (asked, None)
     assert not folder.path.exists()  # it had not begun, so it is no run
     store.new_run("r1").note(status="running", request={})
-    again, ended = past.started(asked)
+    again, ended = started(asked, store)
     assert (again.resume, again.run_id, ended) == ("r1", None, None)
     folder.write_results(RunResults(run_id="r1"))
-    assert past.started(asked)[1] is None
+    assert started(asked, store)[1] is None
     folder.note(status="failed")
-    assert past.started(asked) == (asked, RunResults(run_id="r1"))
+    assert started(asked, store) == (asked, RunResults(run_id="r1"))
+    again, ended = started(replace(asked, retry_failed=True), store)
+    assert (again.resume, ended) == ("r1", None)
 
 
 def test_nothing_of_a_manifest_is_lost_on_the_way_through_yaml() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -181,14 +181,15 @@ class Execution:
     """How a run goes about it."""
 
     on: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--on",
             metavar="BACKEND",
             rich_help_panel=_HOW,
             help="Where nodes run: local or kubernetes.",
+            show_default="SEEKNAL_K8S_ON, or local",
         ),
-    ] = BACKENDS[0]
+    ] = None
     max_parallel: Annotated[
         int | None,
         typer.Option(
@@ -241,18 +242,13 @@ class Execution:
         ),
     ] = 0.0
 
-    @property
-    def backend(self) -> Literal["local", "kubernetes"]:
-        """Where nodes run, once ``check`` has let it pass."""
-        return "kubernetes" if self.on == "kubernetes" else "local"
-
     def check(self) -> None:
         """Refuse what makes no sense.
 
         Raises:
             UsageError: it does not.
         """
-        if self.on not in BACKENDS:
+        if self.on not in {None, *BACKENDS}:
             raise UsageError(f"there is no backend '{self.on}'; there is: {', '.join(BACKENDS)}")
         if self.run_id is not None:
             check_run_id(self.run_id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from seeknal_k8s.cli import past, render, typed
+from seeknal_k8s.cli import render, typed
 from seeknal_k8s.cli.arguments import (
     AsJson,
     Execution,
@@ -51,11 +51,6 @@ def run(
     request = _request(project, selection, inputs, execution, store)
     if request.on == "kubernetes":
         _require_store(request)
-    if execution.resume_if_started:
-        request, ended = past.started(request)
-        if ended is not None:
-            render.show(render.err(), render.summary(ended, _here(request)))
-            return 0 if ended.success else 1
     from seeknal_k8s.cli import running  # noqa: PLC0415 - --help does without the coordinator
 
     console = render.err() if as_json else render.out()
@@ -85,7 +80,7 @@ def plan(
     as_json: AsJson = False,
 ) -> int:
     """Show what would run and why, without running anything."""
-    request = _request(project, selection, inputs, Execution())
+    request = _request(project, selection, inputs, Execution(on="local"))
     from seeknal_k8s.cli import planning, running  # noqa: PLC0415 - as above
 
     planned = running.plan(request, context.obj)
@@ -164,15 +159,19 @@ def _request(
     from seeknal_k8s.request import RunRequest  # noqa: PLC0415
 
     settings = None
-    if execution.on == "kubernetes":
-        from seeknal_k8s.settings import load  # noqa: PLC0415 - the environment counts only then
+    if execution.on != "local":
+        from seeknal_k8s.settings import load  # noqa: PLC0415 - as above
 
         settings = load()
-        settings.ensure_runnable()
+        if (execution.on or settings.on) == "kubernetes":
+            settings.ensure_runnable()
+        else:
+            settings = None
     return RunRequest(
         project=project,
         store=store,
         run_id=execution.run_id,
+        resume_if_started=execution.resume_if_started,
         resume=execution.resume,
         select=tuple(selection.select or ()),
         exclude=tuple(selection.exclude or ()),
@@ -180,7 +179,7 @@ def _request(
         options=parse_overrides(selection.set or ()),
         params=params,
         profile=inputs.profile,
-        on=execution.backend,
+        on="local" if settings is None else "kubernetes",
         settings=settings,
         at_once=execution.max_parallel,
         fail_fast=execution.fail_fast,

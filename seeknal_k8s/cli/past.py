@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -14,13 +12,13 @@ from seeknal_k8s.errors import UsageError
 from seeknal_k8s.graph import nearest
 from seeknal_k8s.logs import iso_utc, redact, tail
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults, skipped
-from seeknal_k8s.store import RunFolder, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from seeknal_k8s.request import RunRequest
+    from seeknal_k8s.store import RunFolder, Store
+
 
 RUNNING, INTERRUPTED, DIED = "running", "interrupted", "died"
 COUNTED = ("succeeded", "failed", "skipped", "cached")
@@ -123,24 +121,6 @@ def node_in(run: RunFolder, text: str) -> str:
     some = ", ".join(list(nodes)[:_NAMED]) + (" …" if len(nodes) > _NAMED else "")
     fix = f"did you mean {' or '.join(near)}?" if near else f"it ran {some or 'nothing'}"
     raise UsageError(f"run {run.id} did not run '{text}'\n  → {fix}")
-
-
-def started(request: RunRequest) -> tuple[RunRequest, RunResults | None]:
-    """Return the request to go on with the run it names, and its results if that has ended.
-
-    A run that was killed before it had begun left a folder with nothing in it, which goes.
-    """
-    folder = Store.of(request.project, request.store_root).root / "runs" / str(request.run_id)
-    if not folder.exists():
-        return request, None
-    run = RunFolder(folder)
-    about = run.about()
-    if "request" not in about:
-        shutil.rmtree(folder)
-        return request, None
-    if about.get("status") in {"succeeded", "failed"} and (results := run.results()) is not None:
-        return request, results
-    return replace(request, run_id=None, resume=run.id), None
 
 
 class NodeLog:

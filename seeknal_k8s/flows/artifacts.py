@@ -1,0 +1,120 @@
+"""A run as Prefect's artifacts: a progress bar, a table of nodes, a summary. What they say is pure.
+
+The keys are fixed, so that Prefect keeps their history from run to run.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+
+from seeknal_k8s.results import skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from uuid import UUID
+
+    from seeknal_k8s.results import PrefectRunResult, RunResults
+
+PROGRESS, NODES, SUMMARY = "seeknal-progress", "seeknal-nodes", "seeknal-run-summary"
+
+_LOG = logging.getLogger("prefect.seeknal_k8s")
+_MOST = 20
+"""How many failures a summary spells out."""
+
+
+def rows(results: RunResults) -> list[dict[str, Any]]:
+    """Return the table of nodes: failures first, then in the order of the plan."""
+    ordered = sorted(results.items(), key=lambda item: item[1].success)
+    return [
+        {
+            "node": node,
+            "result": result.reason,
+            "exit code": result.exit_code,
+            "attempts": result.attempts,
+            "seconds": round(result.duration_seconds, 2),
+            "rows": "" if result.rows is None else result.rows,
+            "peak memory, MiB": _mebibytes(result),
+            "message": result.message,
+        }
+        for node, result in ordered
+    ]
+
+
+def _mebibytes(result: PrefectRunResult) -> str | int:
+    peak = result.peak_memory_bytes
+    return "" if peak is None else round(peak / (1 << 20))
+
+
+def summary(results: RunResults, *, seconds: float) -> str:
+    """Return the summary of a run in Markdown: failures first, each with what to type next."""
+    failed = {n: r for n, r in results.items() if not r.success and not skipped(r)}
+    left = {n: r for n, r in results.items() if skipped(r)}
+    good = len(results) - len(failed) - len(left)
+    head = "failed" if failed or left else "succeeded"
+    lines = [
+        f"# Run {head}",
+        "",
+        _counted(results, good, len(failed), len(left), seconds),
+    ]
+    for node, result in list(failed.items())[:_MOST]:
+        lines += ["", f"## {node}: {result.reason}", ""]
+        lines += [_quoted(result.message), ""] if result.message else []
+        lines += ["```console", f"seeknal-k8s logs {node} --run {results.run_id}", "```"]
+    if len(failed) > _MOST:
+        lines += ["", f"and {len(failed) - _MOST} more: see the table `{NODES}`"]
+    if left:
+        named = ", ".join(f"`{node}`" for node in list(left)[:_MOST])
+        more = f" and {len(left) - _MOST} more" if len(left) > _MOST else ""
+        lines += ["", f"Skipped: {named}{more}."]
+    if failed or left:
+        resume = f"seeknal-k8s run --resume {results.run_id}"
+        lines += ["", "Mend it, then go on where it ended:", "", "```console", resume, "```"]
+    return "\n".join([*lines, ""])
+
+
+def _counted(results: RunResults, good: int, failed: int, left: int, seconds: float) -> str:
+    return (
+        f"Run `{results.run_id}`: {good} of {len(results)} nodes succeeded, {failed} failed, "
+        f"{left} were skipped, in {seconds:.1f} s."
+    )
+
+
+def _quoted(message: str) -> str:
+    return "\n".join(f"    {line}" for line in message.splitlines())
+
+
+async def tried(writing: Awaitable[Any]) -> Any:
+    """Return what a call of Prefect's returns, None where it fails: a view never fails a run."""
+    try:
+        return await writing
+    except Exception as error:  # noqa: BLE001 - whatever a server, or the way to it, may do
+        _LOG.warning("Prefect did not take an artifact: %s", error)
+        return None
+
+
+async def begin() -> UUID | None:
+    """Put up the progress bar."""
+    made: UUID | None = await tried(
+        acreate_progress_artifact(0.0, key=PROGRESS, description="Nodes that have ended")
+    )
+    return made
+
+
+async def advance(artifact: UUID, percent: float) -> None:
+    """Move the progress bar to so many percent."""
+    await tried(aupdate_progress_artifact(artifact, progress=round(percent, 1)))
+
+
+async def conclude(results: RunResults, *, seconds: float) -> None:
+    """Write the table and the summary."""
+    description = f"Nodes of run {results.run_id}"
+    await tried(acreate_table_artifact(rows(results), key=NODES, description=description))
+    await tried(acreate_markdown_artifact(summary(results, seconds=seconds), key=SUMMARY))

@@ -1,0 +1,265 @@
+"""A run's events as Prefect's task runs: one per node, with its inputs, its log, and its verdict.
+
+A task run awaits a future that the coordinator's own events resolve. Nothing here decides anything,
+and whatever fails here is logged and left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from prefect import Task, allow_failure, get_run_logger
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, StateType
+from prefect.states import Completed, Failed
+
+from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted, RunEnded, RunStarted
+from seeknal_k8s.flows import artifacts
+from seeknal_k8s.logs import redact
+from seeknal_k8s.results import PrefectRunResult, skipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from seeknal_k8s.events import Event
+    from seeknal_k8s.graph import Node
+    from seeknal_k8s.store import Store
+
+_LOG = logging.getLogger("prefect.seeknal_k8s")
+
+MOST_TASKS = 1000
+"""Nodes up to which each has a task run: a server with its queue in memory loses states of more than
+3,000 at once. Beyond that, the artifacts tell all."""
+
+LINES = 500
+"""Lines of a node's log that go to Prefect; the store has all."""
+
+_LOG_EVERY = 2.0
+"""Seconds between two looks at the log of a node that runs."""
+
+_PROGRESS_EVERY = 2.0
+_APART = 1 / 30
+"""Seconds between the ends of task runs that end together: what a server records in that time."""
+
+_PATIENCE = 60.0
+"""Seconds that Prefect has to take what is left to tell when the run is over."""
+
+_CACHED = PrefectRunResult(
+    success=True, exit_code=0, stdout="", stderr="", duration_seconds=0.0, reason="Cached"
+)
+
+
+@dataclass(slots=True)
+class _Shown:
+    """One node as it is shown: when it began, what happened to it, and how it ended."""
+
+    node: Node
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Future[PrefectRunResult] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    attempt: int = 1
+    notes: list[str] = field(default_factory=list)
+
+    def end(self, result: PrefectRunResult) -> None:
+        """Take note of the end."""
+        if not self.ended.done():
+            self.ended.set_result(result)
+        self.begun.set()
+
+
+class Showing:
+    """Shows one run; ``see`` is the coordinator's observer. Used on the coordinator's loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._run_id = ""
+        self._nodes: dict[str, _Shown] = {}
+        self._tasks: dict[str, asyncio.Task[State[Any] | None]] = {}
+        self._progress: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+        self._ending: RunEnded | None = None
+        self._pace = asyncio.Lock()
+
+    def see(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case RunStarted():
+                self._start(event)
+            case NodeStarted(node, attempt) if node in self._nodes:
+                self._nodes[node].attempt = attempt
+                self._nodes[node].begun.set()
+            case NodeRetrying(node=node, attempt=attempt, message=message) if node in self._nodes:
+                self._nodes[node].notes.append(f"attempt {attempt}: {message}")
+            case NodeEnded(node, result) if node in self._nodes:
+                self._nodes[node].end(result)
+            case RunEnded():
+                self._ending = event
+            case _:
+                pass
+
+    async def close(self) -> None:
+        """Tell Prefect what is left to tell, for as long as it takes and no longer than a minute."""
+        self._over.set()
+        for shown in self._nodes.values():
+            if not shown.ended.done():
+                shown.end(_unknown())
+        waiting = [*self._tasks.values(), *([self._progress] if self._progress else [])]
+        if waiting:
+            _, late = await asyncio.wait(waiting, timeout=_PATIENCE)
+            for task in late:
+                task.cancel()
+        if self._ending is not None:
+            await artifacts.conclude(self._ending.results, seconds=self._ending.seconds)
+
+    def _start(self, event: RunStarted) -> None:
+        self._run_id = event.run_id
+        plan = event.plan
+        runs = {run.node.id for run in plan.runs}
+        for node in plan.graph.nodes.values():
+            if node.id in runs or node.id in plan.cached or node.id in event.resumed:
+                self._nodes[node.id] = _Shown(node)
+        for node_id in {*plan.cached, *event.resumed} & self._nodes.keys():
+            self._nodes[node_id].end(_CACHED)
+        if len(self._nodes) <= MOST_TASKS:
+            self._tasks = {
+                node_id: asyncio.create_task(self._show(shown))
+                for node_id, shown in self._nodes.items()
+            }
+        else:
+            _LOG.warning("%d nodes have no task runs of their own", len(self._nodes))
+        self._progress = asyncio.create_task(self._show_progress())
+
+    async def _show(self, shown: _Shown) -> State[Any] | None:
+        """Return the final state of the node's task run, None if Prefect did not take it."""
+        above = [self._tasks[up] for up in shown.node.inputs if up in self._tasks]
+        inputs = [state for state in await asyncio.gather(*above) if state is not None]
+        await shown.begun.wait()
+
+        async def node() -> State[Any]:
+            await self._follow(shown)
+            return _state(shown.ended.result(), shown.notes)
+
+        shown_as = Task(
+            fn=node,
+            name=shown.node.id,
+            task_run_name=shown.node.id.replace("{", "{{").replace("}", "}}"),
+            tags={shown.node.kind},
+            persist_result=False,
+            cache_policy=NO_CACHE,
+        )
+        try:
+            if shown.ended.done():
+                async with self._pace:
+                    await asyncio.sleep(_APART)
+            running: Any = shown_as(
+                return_state=True, wait_for=[allow_failure(state) for state in inputs]
+            )
+            state: State[Any] = await running
+        except Exception as error:  # noqa: BLE001 - whatever a server, or the way to it, may do
+            _LOG.warning("Prefect did not take the task run of %s: %s", shown.node.id, error)
+            return None
+        return state
+
+    async def _follow(self, shown: _Shown) -> None:
+        """Copy the node's log to Prefect, until it has ended."""
+        log = _NodeLog(self._store.folder(self._run_id).bundle(shown.node.id))
+        noted = 0
+        while True:
+            await asyncio.wait([shown.ended], timeout=_LOG_EVERY)
+            if not shown.ended.done() or shown.ended.result().attempts:
+                log.copy(shown.attempt, whole=shown.ended.done())
+            for note in shown.notes[noted:]:
+                get_run_logger().warning(note)
+            noted = len(shown.notes)
+            if shown.ended.done():
+                break
+        if log.left_out:
+            get_run_logger().info(
+                "… and %d lines more: seeknal-k8s logs %s --run %s",
+                log.left_out,
+                shown.node.id,
+                self._run_id,
+            )
+
+    async def _show_progress(self) -> None:
+        artifact = await artifacts.begin()
+        told = 0.0
+        while artifact is not None and told < 100:  # noqa: PLR2004 - percent
+            over = self._over.is_set()
+            ended = sum(shown.ended.done() for shown in self._nodes.values())
+            percent = 100 * ended / max(1, len(self._nodes))
+            if percent != told:
+                await artifacts.advance(artifact, percent)
+                told = percent
+            if over:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), _PROGRESS_EVERY)
+
+
+def _state(result: PrefectRunResult, notes: list[str]) -> State[Any]:
+    """Return the state of a node's task run: the verdict, and what it took to get there."""
+    said = ". ".join([*notes, _sentence(result)])
+    if skipped(result):
+        return State(type=StateType.CANCELLED, name="Skipped", message=said)
+    if not result.success:
+        return Failed(message=said)
+    if result.reason == "Cached":
+        return Completed(name="Cached", message="nothing it depends on has changed")
+    return Completed(message=said)
+
+
+def _sentence(result: PrefectRunResult) -> str:
+    told = f"{result.reason}, exit code {result.exit_code}"
+    told += f", {result.rows} rows" if result.rows is not None else ""
+    message = redact(result.message.strip())
+    return f"{told}: {message}" if message and not result.success else told
+
+
+def _unknown() -> PrefectRunResult:
+    return PrefectRunResult(
+        success=False,
+        exit_code=-1,
+        stdout="",
+        stderr="",
+        duration_seconds=0.0,
+        reason="Interrupted",
+        message="the run ended before it",
+    )
+
+
+class _NodeLog:
+    """Copies what a node prints to the log of its task run, up to ``LINES`` lines."""
+
+    def __init__(self, bundle: Path) -> None:
+        self._bundle = bundle
+        self._at: dict[Path, int] = {}
+        self._lines = 0
+        self.left_out = 0
+
+    def copy(self, attempt: int, *, whole: bool) -> None:
+        """Copy what has come since the last time: to the last line break, or ``whole``."""
+        for name, level in (("stdout", logging.INFO), ("stderr", logging.WARNING)):
+            for line in self._new_lines(self._bundle / str(attempt) / name, whole=whole):
+                if self._lines < LINES:
+                    get_run_logger().log(level, "%s", redact(line))
+                    self._lines += 1
+                else:
+                    self.left_out += 1
+
+    def _new_lines(self, file: Path, *, whole: bool) -> Iterator[str]:
+        try:
+            with file.open("rb") as stream:
+                stream.seek(self._at.get(file, 0))
+                text = stream.read()
+        except OSError:
+            return
+        end = len(text) if whole else text.rfind(b"\n") + 1
+        self._at[file] = self._at.get(file, 0) + end
+        yield from text[:end].decode(errors="replace").splitlines()
