@@ -55,19 +55,19 @@ class PrefectServer:
 
 
 @contextlib.contextmanager
-def running(folder: Path, **settings: str) -> Iterator[PrefectServer]:
-    """Give a server, and end it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
+def running(folder: Path, host: str = "127.0.0.1") -> Iterator[PrefectServer]:
+    """Give a server at an address of this machine, and end it."""
+    with socket.create_server((host, 0)) as free:
         port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/api"
+    url = f"http://{host}:{port}/api"
     server = PrefectServer(url, folder)
     command = [sys.executable, "-m", "prefect", "server", "start"]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    command += ["--host", host, "--port", str(port)]
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env={**server.env, **settings},
+            env=server.env,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

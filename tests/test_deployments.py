@@ -14,10 +14,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from seeknal_k8s.deployments import deploy, file, listed, pool, template
+from seeknal_k8s.deployments import create_prefect_deployment, deploy, file, listed, pool, template
 from seeknal_k8s.errors import PrefectRefused, PrefectUnavailable, UsageError
 from seeknal_k8s.options.text import documents
 from seeknal_k8s.settings import Settings
+from tests.small import a_project
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from seeknal_k8s.deployments.wanted import Request
     from tests.prefect_server import PrefectServer
 
-FLOWS = "tests.a_flow"
+FLOW = "seeknal_k8s.flows.seeknal_run_flow"
 DIGEST = f"local/shop@sha256:{'a' * 64}"
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -75,7 +75,6 @@ def request(flow: str = "seeknal-run-pipeline", **given: Any) -> Request:
         "concurrency_limit": 1,
         "overlap": "skip",
         "paused": False,
-        "module": FLOWS,
         **given,
     }
     return deploy.checked(flow, **asked)
@@ -129,7 +128,7 @@ def test_everything_of_a_deployment_is_what_was_said(work_pool: str) -> None:
         paused=True,
     )
     there = read(done)
-    assert there.entrypoint == f"{FLOWS}.seeknal_run_flow"
+    assert there.entrypoint == FLOW
     assert there.parameters == {"project_path": "/project", "parallel": False}
     assert there.job_variables == {
         "image": DIGEST,
@@ -275,10 +274,31 @@ def test_what_is_no_prefect_api_is_told_from_one(server: PrefectServer) -> None:
         apply(fresh())
 
 
+def test_the_guides_call_makes_a_deployment(work_pool: str) -> None:
+    flow = fresh()
+    done = create_prefect_deployment(
+        flow_name=flow,
+        deployment_name="production",
+        project_path="/data/etl",
+        schedule="0 2 * * *",
+        tags=["etl", "production"],
+        work_pool=work_pool,
+    )
+    assert (done.change, done.name) == ("created", f"{flow}/production")
+    assert read(done).tags == ["etl", "production", "seeknal"]
+
+
+async def test_inside_a_loop_the_same_call_is_awaited() -> None:
+    with pytest.raises(UsageError, match="'Mars'"):
+        await create_prefect_deployment(  # type: ignore[misc] # as of Prefect's own functions
+            "seeknal-run-pipeline", "daily", "/project", timezone="Mars"
+        )
+
+
 def test_deployments_are_listed_with_what_comes_next(work_pool: str) -> None:
     flow = fresh()
     apply(flow, work_pool=work_pool, schedule="@daily", paused=True)
-    rows = {row.name: row for row in asyncio.run(listed(FLOWS))}
+    rows = {row.name: row for row in asyncio.run(listed())}
     row = rows[f"{flow}/daily"]
     assert (row.schedule, row.paused, row.work_pool, row.last_state) == (
         "@daily (UTC)",
@@ -291,25 +311,26 @@ def test_deployments_are_listed_with_what_comes_next(work_pool: str) -> None:
 def test_a_renamed_flow_is_run_by_a_worker(
     server: PrefectServer, processes: str, tmp_path: Path
 ) -> None:
-    flow = fresh()
+    project = a_project(tmp_path / "small")
     done = apply(
-        flow, work_pool=processes, project_path=str(tmp_path), parameters={"parallel": False}
+        fresh(),
+        work_pool=processes,
+        project_path=str(project.root),
+        parameters={"node_ids": ["source.a"]},
     )
     server.prefect("deployment", "run", done.name)
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", processes]
-    env = {**server.env, "PYTHONPATH": str(ROOT)}
     log = subprocess.run(
         [*command, "--type", "process", "--run-once"],
-        env=env,
+        env=server.env,
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
-    assert (tmp_path / "ran").is_file(), log.stdout + log.stderr
-    assert (tmp_path / "ran").read_text() == "False None"
-    rows = {row.name: row for row in asyncio.run(listed(FLOWS))}
-    assert rows[done.name].last_state == "Completed"
+    rows = {row.name: row for row in asyncio.run(listed())}
+    assert rows[done.name].last_state == "Completed", log.stdout + log.stderr
+    assert list((project.root / "target").rglob("*a.parquet"))
 
 
 def test_prefects_own_command_takes_the_printed_file(
@@ -327,7 +348,6 @@ def test_prefects_own_command_takes_the_printed_file(
     }
     printed = documents([file.prefect_yaml(request(**asked))])
     (tmp_path / "prefect.yaml").write_text(printed, encoding="utf-8")
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
     server.prefect("deploy", "--all", cwd=tmp_path)
     assert apply(**asked).change == "unchanged"
 

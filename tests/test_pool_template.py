@@ -46,6 +46,12 @@ def test_everything_that_the_installed_worker_has_a_variable_for_is_still_one() 
     assert {name for name in used if f"{{{{ {name} }}}}" not in str(ours)} == set()
 
 
+def test_nothing_that_the_worker_asks_for_is_missing() -> None:
+    ours, theirs = pod(build())["spec"], pod(template.default())["spec"]
+    assert theirs.keys() <= ours.keys()
+    assert theirs["containers"][0].keys() <= ours["containers"][0].keys()
+
+
 def test_the_defaults_are_those_of_the_settings() -> None:
     found = defaults(build(runner_service_account="runs", ttl="1h"))
     wanted = {
@@ -66,6 +72,10 @@ def test_a_flow_has_the_settings_of_whoever_applied_the_pool() -> None:
     env = defaults(build(max_jobs=7))["env"]
     assert env["SEEKNAL_K8S_MAX_JOBS"] == "7"
     assert env["SEEKNAL_K8S_STORE_CLAIM"] == "store"
+
+
+def test_a_flow_in_a_pod_runs_its_nodes_as_jobs() -> None:
+    assert defaults(build())["env"]["SEEKNAL_K8S_ON"] == "kubernetes"
 
 
 def test_what_a_flow_writes_goes_to_disks_of_its_own() -> None:

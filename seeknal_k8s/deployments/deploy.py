@@ -152,7 +152,6 @@ def checked(  # noqa: PLR0913 - as above
     overlap: str,
     paused: bool,
     description: str = "",
-    module: str = known.FLOWS,
 ) -> Request:
     """Return what is asked for, if it makes sense; no server is asked.
 
@@ -163,7 +162,7 @@ def checked(  # noqa: PLR0913 - as above
     problems: list[str] = []
     flow = timing = None
     try:
-        flow = known.find(flow_name, module)
+        flow = known.find(flow_name)
     except ValueError as error:
         problems.append(str(error))
     problems += _timing_problems(schedule, timezone)
@@ -287,7 +286,7 @@ def _url(deployment_id: Any) -> str:
     return url_for("deployment", obj_id=deployment_id) or ""
 
 
-async def listed(module: str = known.FLOWS) -> tuple[Listed, ...]:
+async def listed() -> tuple[Listed, ...]:
     """Return our deployments, by name, with when they run next and how they ran last.
 
     Raises:
@@ -303,7 +302,7 @@ async def listed(module: str = known.FLOWS) -> tuple[Listed, ...]:
             found += page
             if len(page) < _PAGE:
                 break
-        ours = [one for one in found if wanted.is_ours(one, module)]
+        ours = [one for one in found if wanted.is_ours(one)]
         rows = await asyncio.gather(*(_listed(client, one) for one in ours))
     return tuple(sorted(rows, key=lambda row: row.name))
 

@@ -36,7 +36,7 @@ class Known:
         return self.name != self.flow.name
 
 
-def find(name: str, module: str = FLOWS) -> Known:
+def find(name: str) -> Known:
     """Return the flow of this name: one of ours, or our run flow under a name of the user's.
 
     Raises:
@@ -44,12 +44,12 @@ def find(name: str, module: str = FLOWS) -> Known:
     """
     ours = {
         thing.name: (attribute, thing)
-        for attribute, thing in vars(import_module(module)).items()
+        for attribute, thing in vars(import_module(FLOWS)).items()
         if isinstance(thing, Flow)
     }
     if name in ours:
         attribute, flow = ours[name]
-        return Known(flow, name, f"{module}.{attribute}")
+        return Known(flow, name, f"{FLOWS}.{attribute}")
     if near := get_close_matches(name, ours, n=1, cutoff=_NEAR):
         raise ValueError(
             f"Flow {name!r} not found; did you mean {near[0]!r}? There is {', '.join(sorted(ours))}, "
@@ -57,7 +57,7 @@ def find(name: str, module: str = FLOWS) -> Known:
         )
     check_name(name, "flow")
     attribute, flow = ours[RUN]
-    return Known(flow, name, f"{module}.{attribute}")
+    return Known(flow, name, f"{FLOWS}.{attribute}")
 
 
 def check_name(name: str, what: str) -> None:

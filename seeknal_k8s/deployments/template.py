@@ -16,7 +16,7 @@ from prefect_kubernetes import KubernetesWorker
 
 from seeknal_k8s import manifest, submission
 from seeknal_k8s.names import label_value
-from seeknal_k8s.settings import WORK
+from seeknal_k8s.settings import PREFIX, WORK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,8 +90,12 @@ def build(
 
 
 def _pod(runner: dict[str, Any], worker: dict[str, Any], secrets: Sequence[str]) -> dict[str, Any]:
-    """Return the runner's pod with the worker's placeholders in it."""
-    pod = copy.deepcopy(runner)
+    """Return the runner's pod with the worker's placeholders in it.
+
+    All else that the worker has in its pod stays: it refuses to run what lacks any of it, even
+    ``completions``, which mean nothing in a pod.
+    """
+    pod = copy.deepcopy({**worker, **runner})
     pod["serviceAccountName"] = worker["serviceAccountName"]
     pod["terminationGracePeriodSeconds"] = GRACE
     ours = next(one for one in pod["containers"] if one["name"] == manifest.NODE)
@@ -128,7 +132,8 @@ def _container(runner: dict[str, Any]) -> dict[str, Any]:
 def _environment(runner: dict[str, Any]) -> dict[str, str]:
     """Return the runner's variables, as a map so that a deployment's own are merged with them."""
     env = {one["name"]: one["value"] for one in _container(runner)["env"] if "value" in one}
-    return dict(sorted({**env, "PREFECT_HOME": f"{WORK}/.prefect"}.items()))
+    ours = {f"{PREFIX}ON": "kubernetes", "PREFECT_HOME": f"{WORK}/.prefect"}
+    return dict(sorted({**env, **ours}.items()))
 
 
 def _set_defaults(properties: dict[str, Any], defaults: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 
+from seeknal_k8s.deployments.known import FLOWS, Known
 from seeknal_k8s.deployments.schedules import text_of
 from seeknal_k8s.settings import PREFIX
 from seeknal_k8s.version import __version__
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import WorkPool
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from seeknal_k8s.deployments.known import Known
     from seeknal_k8s.deployments.schedules import Timing
 
 Overlap = Literal["skip", "queue"]
@@ -251,6 +251,6 @@ def full_name(request: Request) -> str:
     return f"{request.known.name}/{request.name}"
 
 
-def is_ours(there: DeploymentResponse, module: str) -> bool:
+def is_ours(there: DeploymentResponse) -> bool:
     """Whether a deployment runs one of our flows."""
-    return str(there.entrypoint or "").startswith(f"{module}.")
+    return str(there.entrypoint or "").startswith(f"{FLOWS}.")
