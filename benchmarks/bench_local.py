@@ -49,7 +49,7 @@ def node(project: Path, kind: str, name: str, body: str) -> None:
 
 
 def example(project: Path) -> None:
-    """Copy the example: 24 nodes of every kind that works offline, two of them Python."""
+    """Copy the example: 25 nodes of every kind that works offline, two of them Python."""
     ignored = shutil.ignore_patterns("target", "exports", ".seeknal-k8s")
     shutil.copytree(EXAMPLE, project, ignore=ignored, dirs_exist_ok=True)
 

@@ -70,7 +70,7 @@ async def run(
                 observer(RunEnded(ended, 0.0))
                 return ended
         request, run_id, pins = settled(request, store)
-        async with _locked(_to_lock(store, request), run_id, request.wait, observer):
+        async with locked(_to_lock(store, request), run_id, request.wait, observer):
             raw = await _read(client, request, pins)
             _set_unreadable_state_aside(raw, request, run_id)
             folder = store.folder(run_id)
@@ -91,10 +91,15 @@ def _to_lock(store: Store, request: RunRequest) -> list[Store]:
 
 
 @contextlib.asynccontextmanager
-async def _locked(
-    stores: Sequence[Store], run_id: str, wait: float, observer: Observer
+async def locked(
+    stores: Sequence[Store],
+    run_id: str,
+    wait: float,
+    observer: Observer,
+    *,
+    shared: bool = False,
 ) -> AsyncIterator[None]:
-    """Hold the store's lock, asking for it again and again: Ctrl-C ends that, a thread it cannot."""
+    """Hold the stores' locks, asking for it again and again: Ctrl-C ends that, a thread it cannot."""
     for store in stores:
         store.prepare()
     until = time.monotonic() + wait
@@ -103,7 +108,7 @@ async def _locked(
         for store in stores:
             while True:
                 try:
-                    held.enter_context(store.lock(run_id))
+                    held.enter_context(store.lock(run_id, shared=shared))
                     break
                 except StoreLocked as locked:
                     if time.monotonic() >= until:

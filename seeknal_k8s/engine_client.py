@@ -67,7 +67,13 @@ class EngineClient:
         """Ask without waiting; return the request's id and the future with its answer."""
         if self._writer is None or self._reader_task is None or self._reader_task.done():
             raise self._dead()
-        self._has_children = self._has_children or name in {"run", "publish", "warm", "forget"}
+        self._has_children = self._has_children or name in {
+            "run",
+            "publish",
+            "warm",
+            "forget",
+            "combine",
+        }
         request = next(self._ids)
         future = asyncio.get_running_loop().create_future()
         self._waiting[request] = future

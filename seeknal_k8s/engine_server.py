@@ -232,6 +232,17 @@ class Server:
 
         self._write_state(request["id"], work, lambda: json.loads(reply.read_text("utf-8")))
 
+    def _call_combine(self, request: dict[str, Any]) -> None:
+        from seeknal_k8s.engine.combine import combine  # noqa: PLC0415
+
+        files, into = request["files"], [Path(file) for file in request["into"]]
+
+        def work() -> int:
+            combine(files, into)
+            return exitcodes.OK
+
+        self._write_state(request["id"], work, lambda: None)
+
     def _opened(self) -> Project:
         if self._project is None:
             raise RuntimeError("no project is open")

@@ -6,6 +6,7 @@ SeeknalK8sError        exit code, message
 ├── StateUnreadable    78  ``target/run_state.json`` cannot be read; it is kept, never overwritten
 ├── StoreUnavailable   69  the store cannot be written, or the disk is full
 │   └── StoreLocked    75  another coordinator holds the store; its holder is named
+├── InputsFailed       1   what all intervals of a backfill read could not be made
 ├── EngineFailed       70  the process that has Seeknal loaded died or spoke nonsense
 ├── Interrupted        130 Ctrl-C or SIGTERM; what was accepted is kept
 ├── PrefectRefused     78  Prefect is not installed, no API is named, or it refuses; says what to set
@@ -109,6 +110,10 @@ class StoreLocked(StoreUnavailable):
     """Another coordinator is at work on the same store."""
 
     exit_code = 75
+
+
+class InputsFailed(SeeknalK8sError):
+    """What all intervals of a backfill read could not be made. No interval was run."""
 
 
 class EngineFailed(SeeknalK8sError):

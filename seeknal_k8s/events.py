@@ -64,5 +64,23 @@ class RunEnded:
     warnings: tuple[str, ...] = ()
 
 
-Event = StoreAwaited | RunStarted | NodeStarted | NodeRetrying | NodeEnded | RunEnded
+@dataclass(frozen=True, slots=True)
+class BackfillStarted:
+    """A backfill is planned, and its intervals are ours.
+
+    ``pieces`` are the keys under which it will tell of its progress, each with its number of
+    intervals; ``done`` is how many of the ``total`` intervals an earlier one has finished.
+    """
+
+    run_id: str
+    node: str
+    pieces: dict[str, int]
+    done: int
+    total: int
+    warnings: tuple[Problem, ...] = ()
+
+
+Event = (
+    BackfillStarted | StoreAwaited | RunStarted | NodeStarted | NodeRetrying | NodeEnded | RunEnded
+)
 Observer = Callable[[Event], None]

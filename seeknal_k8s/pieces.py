@@ -4,6 +4,9 @@ The process of the attempt reads the project once for each interval, with that i
 and forks a worker for each node of the chain. Every interval has a ``target/`` of its own, in which
 what the intervals share is linked; what a chain has made there is the coordinator's to publish. So
 an interval that is done counts, whatever becomes of those after it.
+
+    <attempt>/intervals/<number>/result.json   how it ended; its key is in the metadata
+    <attempt>/intervals/<number>/home/target/  what it has made
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from seeknal_k8s import exitcodes, worker, workspace
 from seeknal_k8s.attempt import Ending, write_record, write_whole
 from seeknal_k8s.engine.definitions import definitions, reopened
 from seeknal_k8s.engine.execute import Outcome
+from seeknal_k8s.engine.project import declared_inputs
 from seeknal_k8s.names import file_id
 from seeknal_k8s.supervisor import Supervisor
 from seeknal_k8s.wakeup import Wakeup
@@ -41,16 +45,6 @@ _ENDS_ALL = frozenset({exitcodes.TERMINATED, exitcodes.KILLED, exitcodes.UNAVAIL
 def folder_of(attempt: Path, number: int) -> Path:
     """Return the folder of an interval of an attempt, by its place in the piece."""
     return attempt / "intervals" / str(number)
-
-
-def home_of(attempt: Path, number: int) -> Path:
-    """Return the folder below which an interval's own ``target/`` is."""
-    return folder_of(attempt, number) / "home"
-
-
-def ending_of(attempt: Path, number: int) -> Ending | None:
-    """Return how an interval of an attempt ended, None if it did not."""
-    return Ending.read(folder_of(attempt, number) / "result.json")
 
 
 def work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> int:
@@ -79,7 +73,6 @@ class _Intervals:
         self._spec = spec
         self._piece = piece
         self._project = project
-        self._chain = {link.node_id for link in piece.chain}
         if os.getsid(0) != os.getpid():
             worker.prepare()
         worker.take_over_streams(Path(spec.folder))
@@ -106,13 +99,20 @@ class _Intervals:
         return total.exit_code
 
     def _shared_definitions(self, project: Project) -> dict[str, Any]:
-        found = definitions(project)
-        return {node_id: about for node_id, about in found.items() if node_id not in self._chain}
+        """Return what the intervals share: how everything is defined that the chain reads."""
+        found, read = definitions(project), {}
+        left = list(self._piece.inputs)
+        while left:
+            node_id = left.pop()
+            if node_id in found and node_id not in read:
+                read[node_id] = found[node_id]
+                left += declared_inputs(project.node(node_id).yaml_data)
+        return read
 
     def _interval(self, number: int, span: Span) -> _Interval:
         """Run the chain for one interval, and keep how it ended beside what it made."""
         folder = folder_of(Path(self._spec.folder), number)
-        home = home_of(Path(self._spec.folder), number)
+        home = folder / "home"
         workspace.remove(folder)  # of an attempt of the same number that a crash has cut short
         (home / "target").mkdir(parents=True)
         one = _Interval(Outcome(), [])
@@ -127,6 +127,7 @@ class _Intervals:
             "seconds": round(time.time() - began, 3),
             "started": began,
             "peak_memory": one.peak,
+            "metadata": {"interval": span.key},
         }
         if one.outcome.exit_code != exitcodes.OK:
             workspace.remove(home)

@@ -205,17 +205,19 @@ class Store:
         return None
 
     @contextlib.contextmanager
-    def lock(self, run_id: str) -> Iterator[None]:
+    def lock(self, run_id: str, *, shared: bool = False) -> Iterator[None]:
         """Be the only coordinator of this store inside the block.
 
-        The lock is the kernel's, so it goes with its holder, however that ends.
+        A ``shared`` lock keeps out only those who publish: for backfills, which read what is
+        published and write elsewhere. The lock is the kernel's, so it goes with its holder, however that ends.
 
         Raises:
             StoreLocked: somebody else holds it; the message says who.
             StoreUnavailable: the file system cannot lock.
         """
         with (self.root / "lock").open("a+", encoding="utf-8") as file:
-            if not any(_try_lock(file, self.root) for _ in range(_TRIES)):
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            if not any(_try_lock(file, self.root, kind) for _ in range(_TRIES)):
                 raise StoreLocked(_who(self.root, _read_json(self.root / "lock") or {}))
             about = {
                 "host": socket.gethostname(),
@@ -230,9 +232,9 @@ class Store:
             yield
 
 
-def _try_lock(file: Any, root: Path) -> bool:
+def _try_lock(file: Any, root: Path, kind: int) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         time.sleep(_BETWEEN_TRIES)
         return False

@@ -158,11 +158,16 @@ def accept(out: Path, home: Path, files: Iterable[str]) -> None:
     for name in files:
         if (out / name).exists():
             (home / name).parent.mkdir(parents=True, exist_ok=True)
-            _move(out / name, home / name)
+            move(out / name, home / name)
     shutil.rmtree(out, ignore_errors=True)
 
 
-def _move(source: Path, destination: Path) -> None:
+def move(source: Path, destination: Path) -> None:
+    """Move a file so that it replaces its predecessor at once, also from another file system.
+
+    Raises:
+        OSError: it could not be moved.
+    """
     try:
         source.replace(destination)
     except OSError as error:

@@ -1,0 +1,373 @@
+"""Plan a backfill and carry it out. What the CLI and flows call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s import coordinator
+from seeknal_k8s.attempt import Ending
+from seeknal_k8s.backends.local import LocalBackend, cores
+from seeknal_k8s.backfill import claims, planning
+from seeknal_k8s.backfill.keeping import Keeping
+from seeknal_k8s.backfill.ledger import Ledger
+from seeknal_k8s.backfill.scope import open_project, overrides, read
+from seeknal_k8s.engine_client import EngineClient
+from seeknal_k8s.errors import InputsFailed, Interrupted, SeeknalK8sError, UsageError
+from seeknal_k8s.events import BackfillStarted
+from seeknal_k8s.graph import build
+from seeknal_k8s.pod import Order
+from seeknal_k8s.request import new_pins, new_run_id
+from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
+from seeknal_k8s.runner import Runner
+from seeknal_k8s.store import Store, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from seeknal_k8s.attempt import AttemptSpec
+    from seeknal_k8s.backends import Backend
+    from seeknal_k8s.backfill.planning import BackfillPlan
+    from seeknal_k8s.backfill.request import BackfillRequest
+    from seeknal_k8s.engine_process import EngineProcess
+    from seeknal_k8s.events import Observer
+    from seeknal_k8s.plan import Plan
+
+
+async def plan(request: BackfillRequest, engine: EngineProcess | None = None) -> BackfillPlan:
+    """Return what a backfill would do, without running anything.
+
+    Raises:
+        UsageError, ProjectRefused: the request, or the project, makes no sense.
+    """
+    request.intervals()  # what is wrong with the dates is told before anything is read
+    async with EngineClient(engine) as client:
+        scope = await read(client, request)
+        client.hang_up()
+        return planning.make(scope, request, _ledger(request, scope.node.id).done())
+
+
+async def run(
+    request: BackfillRequest, observer: Observer, engine: EngineProcess | None = None
+) -> RunResults:
+    """Run what is missing, and return how every interval ended, by its key.
+
+    Intervals that were done already are ``Cached``. Cancelling the task ends every attempt, keeps
+    what was done, and raises ``Interrupted``; the same request goes on from there.
+
+    Raises:
+        UsageError, ProjectRefused, StoreUnavailable, StoreLocked: nothing was run.
+        InputsFailed: what all intervals read could not be made.
+        Interrupted: it was stopped.
+    """
+    request.intervals()
+    async with EngineClient(engine) as client:
+        scope = await read(client, request)
+        ledger = _ledger(request, scope.node.id)
+        _store(request).prepare()
+        made = planning.make(scope, request, ledger.done())
+        if not made.todo and not request.combine:
+            return _results(made, {}, run_id="")
+        run_id = _run_id(request, made, ledger)
+        claim = claims.Claim(
+            run_id, scope.logic, request.chunk, made.todo, alone=made.policy.serial
+        )
+        with claims.held(ledger.root / "claims", claim):
+            # Another one may have been at work until a moment ago.
+            made = planning.make(scope, request, ledger.done())
+            await _run_what_is_shared(made, request, observer)
+            async with coordinator.locked(
+                [_store(request)], run_id, request.wait, observer, shared=True
+            ):
+                backfill = _Backfill(
+                    client, request, made, ledger=ledger, run_id=run_id, observer=observer
+                )
+                results = await backfill.run()
+    if request.combine and results.success:
+        await _combine(request, made, ledger, run_id, observer)
+    return results
+
+
+def _store(request: BackfillRequest) -> Store:
+    return Store.of(request.project, request.shares.store_root)
+
+
+def _ledger(request: BackfillRequest, node_id: str) -> Ledger:
+    return Ledger(_store(request), node_id)
+
+
+def _run_id(request: BackfillRequest, made: BackfillPlan, ledger: Ledger) -> str:
+    """Return the run's id: that of one that was killed, if it is the same backfill.
+
+    Its Jobs have names made of that id: they are found again, and nothing runs twice.
+    """
+    if request.run_id is not None:
+        folder = _store(request).folder(request.run_id)
+        if folder.about().get("kind", "backfill") != "backfill":
+            raise UsageError(f"'{request.run_id}' is a run, not a backfill: take another id")
+        return request.run_id
+    for one in claims.dead(ledger.root / "claims"):
+        if one.logic == made.scope.logic and one.chunk == request.chunk:
+            return one.run
+    return new_run_id()
+
+
+async def _run_what_is_shared(
+    made: BackfillPlan, request: BackfillRequest, observer: Observer
+) -> None:
+    """Run once, as any run does, what every interval reads and is not up to date."""
+    if not made.scope.outdated or not made.todo:
+        return
+    asked = replace(request.shares, select=made.scope.outdated)
+    results = await coordinator.run(asked, observer)
+    if failed := results.failed:
+        names = ", ".join(failed)
+        raise InputsFailed(
+            f"every interval reads what could not be made: {names}\n"
+            f"  → look at it: seeknal-k8s show {results.run_id}"
+        )
+
+
+class _Backfill:
+    """One backfill, from its plan to its results."""
+
+    def __init__(
+        self,
+        client: EngineClient,
+        request: BackfillRequest,
+        made: BackfillPlan,
+        *,
+        ledger: Ledger,
+        run_id: str,
+        observer: Observer,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._made = made
+        self._folder = _store(request).folder(run_id)
+        self._observer = observer
+        self._keeping = Keeping(ledger, made, request, run_id)
+        self._pins = self._folder.about().get("pins") or new_pins(run_id)
+        self._digest = ""
+        self._project = ""
+
+    async def run(self) -> RunResults:
+        """Carry it out."""
+        raw = await open_project(self._client, self._request, self._pins)
+        self._project = raw["root"]
+        self._digest = build(raw)[0].digest
+        plan = planning.execution(self._made, self._request)
+        self._note_start(plan)
+        running = self._take_up(plan)
+        plan = self._without_done(plan)
+        self._tell_start(plan)
+        if not plan.runs:
+            return self._finish({}, "succeeded")
+        runner = None
+        try:
+            async with self._backend(plan) as backend:
+                runner = self._runner(plan, backend, running)
+                await runner.run()
+        except asyncio.CancelledError as cancelled:
+            results = self._finish(runner.results if runner else {}, "interrupted")
+            raise Interrupted(_how_to_go_on(results)) from cancelled
+        except SeeknalK8sError:
+            self._finish(runner.results if runner else {}, "failed")
+            raise
+        return self._finish(self._per_interval(plan, runner.results), "")
+
+    def _runner(self, plan: Plan, backend: Backend, running: dict[str, int]) -> Runner:
+        request = self._request
+        most = request.settings.max_jobs if request.settings and request.on != "local" else None
+        return Runner(
+            plan=plan,
+            backend=backend,
+            folder=self._folder,
+            home=request.shares.home,
+            observer=self._observer,
+            at_once=1 if self._made.policy.serial else request.at_once or most,
+            running=running if backend.reattaches else {},
+            max_failures=request.max_failures,
+            keeper=self._keeping,
+        )
+
+    def _take_up(self, plan: Plan) -> dict[str, int]:
+        """Keep what an earlier try of this run has finished; return which attempts it left."""
+        running = {}
+        for each in plan.runs:
+            attempts = self._folder.attempts(each.node.id, each.interval)
+            for attempt in attempts:
+                self._keeping.take(attempt, int(attempt.name))
+            if attempts and Ending.of(attempts[-1]) is None:
+                running[each.key] = int(attempts[-1].name)
+        return running
+
+    def _without_done(self, plan: Plan) -> Plan:
+        left = []
+        for each in plan.runs:
+            assert each.piece is not None  # noqa: S101 - every run of a backfill is one
+            spans = tuple(s for s in each.piece.spans if s.key not in self._keeping.results)
+            if spans:
+                left.append(replace(each, piece=replace(each.piece, spans=spans)))
+        keys = {each.key for each in left}
+        waiting = [
+            replace(each, waits_for=tuple(key for key in each.waits_for if key in keys))
+            for each in left
+        ]
+        return replace(plan, runs=tuple(waiting))
+
+    def _tell_start(self, plan: Plan) -> None:
+        made = self._made
+        sizes = {each.key: len(each.piece.spans) for each in plan.runs if each.piece}
+        total = len(made.intervals)
+        self._observer(
+            BackfillStarted(
+                self._folder.id,
+                made.scope.node.id,
+                sizes,
+                done=total - sum(sizes.values()),
+                total=total,
+                warnings=made.warnings,
+            )
+        )
+
+    def _note_start(self, plan: Plan) -> None:
+        request, node = self._request, self._made.scope.node
+        self._folder.make()
+        self._folder.note(
+            kind="backfill",
+            id=self._folder.id,
+            project=self._project,
+            node=node.id,
+            status="running",
+            started=self._folder.about().get("started") or utc_now(),
+            ended=None,
+            pins=self._pins,
+            plan=[each.key for each in plan.runs],
+            nodes={
+                each.key: self._folder.bundle(node.id, each.interval).name for each in plan.runs
+            },
+            range=[self._made.intervals[0].key, self._made.intervals[-1].key],
+            schedule=request.schedule,
+            timezone=request.timezone,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _backend(self, plan: Plan) -> AsyncIterator[Backend]:
+        environments = self._folder.path / "environments"
+        local = self._request.on == "local"
+        await self._client.call(
+            "warm",
+            nodes=[node.id for node in self._made.scope.chain],
+            environments=str(environments),
+            spares=min(len(plan.runs), cores()) if local else 0,
+        )
+        if local:
+            yield LocalBackend(
+                self._client,
+                project=self._request.project.resolve(),
+                environments=environments,
+                at_once=self._request.at_once,
+            )
+            return
+        from seeknal_k8s.backends import kubernetes  # noqa: PLC0415 - 0.3 s, and not on a laptop
+
+        async with kubernetes.open_backend(
+            self._request.settings, run_id=self._folder.id, plan=plan, order=self._order
+        ) as backend:
+            yield backend
+
+    def _order(self, spec: AttemptSpec) -> dict[str, Any]:
+        profile = self._request.profile
+        return Order(
+            spec,
+            home=str(self._request.shares.home),
+            digest=self._digest,
+            pins=self._pins,
+            overrides=overrides(self._request),
+            profile=str(profile) if profile else None,
+        ).to_dict()
+
+    def _per_interval(
+        self, plan: Plan, results: dict[str, PrefectRunResult]
+    ) -> dict[str, PrefectRunResult]:
+        """Return how each interval ended that is not done, from how its attempt did."""
+        found: dict[str, PrefectRunResult] = {}
+        for each in plan.runs:
+            result = results.get(each.key)
+            if each.piece is None or result is None or result.success:
+                continue
+            keys = [span.key for span in each.piece.spans]
+            if result.attempts:
+                self._keeping.fail(keys, result)
+            found |= {key: result for key in keys if key not in self._keeping.results}
+        return found
+
+    def _finish(self, others: dict[str, PrefectRunResult], status: str) -> RunResults:
+        ended = {**others, **self._keeping.results}
+        results = _results(self._made, ended, run_id=self._folder.id)
+        self._folder.write_results(results)
+        status = status or ("succeeded" if results.success else "failed")
+        self._folder.note(status=status, ended=utc_now())
+        return results
+
+
+def _results(made: BackfillPlan, ended: dict[str, PrefectRunResult], *, run_id: str) -> RunResults:
+    """Return the results of all intervals that were asked for, oldest first."""
+    cached = {*made.done, *made.changed}
+    found: dict[str, PrefectRunResult] = {}
+    for interval in made.intervals:
+        key = interval.key
+        if key in ended:
+            found[key] = ended[key]
+        elif key in cached:
+            found[key] = _no_run("Cached", exit_code=0)
+        else:
+            found[key] = _no_run("NotRun", exit_code=NO_EXIT_CODE)
+    return RunResults(found, run_id=run_id)
+
+
+def _no_run(reason: str, *, exit_code: int) -> PrefectRunResult:
+    return PrefectRunResult(
+        success=exit_code == 0,
+        exit_code=exit_code,
+        stdout="",
+        stderr="",
+        duration_seconds=0.0,
+        reason=reason,
+    )
+
+
+def _how_to_go_on(results: RunResults) -> str:
+    kept = sum(result.success for result in results.values())
+    return (
+        f"backfill {results.run_id} was interrupted; {kept} of {len(results)} intervals are done "
+        "and kept\n  → go on with it: the same command again"
+    )
+
+
+async def _combine(
+    request: BackfillRequest,
+    made: BackfillPlan,
+    ledger: Ledger,
+    run_id: str,
+    observer: Observer,
+) -> None:
+    """Put the rows of all finished intervals together, as the nodes' normal outputs."""
+    async with (
+        coordinator.locked([_store(request)], run_id, request.wait, observer),
+        EngineClient() as client,
+    ):
+        await open_project(client, request, new_pins(run_id))
+        for node_id in made.scope.wanted:
+            files = [str(file) for file in ledger.files(node_id)]
+            outputs = [
+                name
+                for name in made.scope.graph.nodes[node_id].outputs
+                if name.endswith(".parquet")
+            ]
+            if files and outputs:
+                into = [str(request.shares.home / name) for name in outputs]
+                await client.call("combine", files=files, into=into)

@@ -1,0 +1,102 @@
+"""What attempts of a backfill have made goes into the ledger, whole intervals at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from seeknal_k8s import verdict
+from seeknal_k8s.attempt import Ending
+from seeknal_k8s.backfill.ledger import Record
+from seeknal_k8s.logs import redact
+from seeknal_k8s.runner import result_of
+from seeknal_k8s.store import utc_now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from seeknal_k8s.backends import Attempt
+    from seeknal_k8s.backfill.ledger import Ledger
+    from seeknal_k8s.backfill.planning import BackfillPlan
+    from seeknal_k8s.backfill.request import BackfillRequest
+    from seeknal_k8s.plan import NodeRun
+    from seeknal_k8s.results import PrefectRunResult
+
+
+class Keeping:
+    """The keeper of one backfill's run. ``results`` are of the intervals that are done."""
+
+    def __init__(
+        self, ledger: Ledger, plan: BackfillPlan, request: BackfillRequest, run_id: str
+    ) -> None:
+        self._ledger = ledger
+        self._plan = plan
+        self._request = request
+        self._run_id = run_id
+        self._by_key = {interval.key: interval for interval in plan.todo}
+        self._superseded = list(plan.superseded)
+        self.results: dict[str, PrefectRunResult] = {}
+
+    def accept(self, attempt: Attempt, ending: Ending) -> None:
+        """Keep all intervals of an attempt that has succeeded."""
+        del ending
+        self.take(attempt.folder, attempt.number)
+
+    def salvage(self, run: NodeRun, attempt: Attempt) -> NodeRun:
+        """Keep what an attempt had finished before it failed; return what is left to run."""
+        self.take(attempt.folder, attempt.number)
+        if run.piece is None:
+            return run
+        left = tuple(span for span in run.piece.spans if span.key not in self.results)
+        return replace(run, piece=replace(run.piece, spans=left))
+
+    def take(self, folder: Path, number: int = 1) -> None:
+        """Publish every interval that an attempt's folder has whole, and note those that failed.
+
+        Raises:
+            StoreUnavailable: it could not be written.
+        """
+        for place in sorted((folder / "intervals").glob("*/result.json")):
+            ending = Ending.read(place)
+            key = str(ending.metadata.get("interval")) if ending else ""
+            if ending is None or key not in self._by_key or key in self.results:
+                continue
+            found = verdict.read(ending)
+            if found.success:
+                self._land(key, place.parent / "home", ending)
+                self.results[key] = result_of(folder, ending, found, attempts=number)
+            else:
+                message = redact(ending.error or found.summary)
+                self._ledger.note_failure(self._record(key, ending, error=message))
+        shutil.rmtree(folder / "intervals", ignore_errors=True)
+
+    def fail(self, keys: list[str], result: PrefectRunResult) -> None:
+        """Note intervals as failed whose attempt could not say so itself."""
+        for key in keys:
+            if key not in self.results:
+                ending = Ending(result.exit_code, seconds=result.duration_seconds)
+                record = self._record(key, ending, error=result.message or result.reason)
+                self._ledger.note_failure(record)
+
+    def _land(self, key: str, home: Path, ending: Ending) -> None:
+        record = self._record(key, ending)
+        for other in [one for one in self._superseded if one.interval.overlaps(record.interval)]:
+            with contextlib.suppress(OSError):
+                self._ledger.forget(other, self._plan.scope.wanted)
+            self._superseded.remove(other)
+        self._ledger.land(record, home, ending.outputs, self._plan.scope.wanted)
+
+    def _record(self, key: str, ending: Ending, *, error: str = "") -> Record:
+        return Record(
+            key=key,
+            timezone=self._request.timezone,
+            logic=self._plan.scope.logic,
+            run=self._run_id,
+            when=utc_now(),
+            rows=ending.rows,
+            seconds=ending.seconds,
+            partial=self._by_key[key].partial and not self._request.accept_partial,
+            error=error,
+        )

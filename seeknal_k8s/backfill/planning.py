@@ -1,0 +1,190 @@
+"""What is left to do of a backfill: intervals against the ledger, cut into pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from seeknal_k8s import intervals as clock
+from seeknal_k8s.attempt import Link, Piece, Span
+from seeknal_k8s.backfill.scope import dates_of
+from seeknal_k8s.backfill.targets import Policy, policy, refuse_going_back
+from seeknal_k8s.errors import Problem, ProjectRefused
+from seeknal_k8s.plan import NodeRun, Plan, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from seeknal_k8s.backfill.ledger import Record
+    from seeknal_k8s.backfill.request import BackfillRequest
+    from seeknal_k8s.backfill.scope import Scope
+    from seeknal_k8s.intervals import Interval
+    from seeknal_k8s.options import Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillPlan:
+    """What a backfill will do.
+
+    ``intervals`` are all that were asked for, ``todo`` those that will run, ``done`` the finished ones
+    among them, ``changed`` those of the finished that ran with other logic and stay as they are;
+    ``superseded`` are records in the ledger that will be replaced by intervals that cover them.
+    """
+
+    scope: Scope
+    intervals: tuple[Interval, ...]
+    todo: tuple[Interval, ...]
+    done: tuple[str, ...]
+    changed: tuple[str, ...]
+    superseded: tuple[Record, ...]
+    policy: Policy
+    warnings: tuple[Problem, ...] = ()
+
+
+def make(scope: Scope, request: BackfillRequest, done: Mapping[str, Record]) -> BackfillPlan:
+    """Return what to do.
+
+    Raises:
+        UsageError: the range makes no sense.
+        ProjectRefused: the node does not use the interval, or rows would be lost.
+    """
+    wanted = request.intervals()
+    _refuse_independent(scope, request)
+    dates_of(wanted[0], scope.upper)
+    dates_of(wanted[-1], scope.upper)
+    todo: list[Interval] = []
+    changed: list[Interval] = []
+    kept: list[str] = []
+    for interval in wanted:
+        record = done.get(interval.key)
+        if record is None or record.partial or request.restate:
+            todo.append(interval)
+        elif record.logic != scope.logic:
+            (todo if request.rerun_changed else changed).append(interval)
+        else:
+            kept.append(interval.key)
+    how = policy(scope)
+    superseded = _superseded(wanted, todo, done, restate=request.restate)
+    if how.ascending:
+        refuse_going_back(scope, todo, done)
+    return BackfillPlan(
+        scope,
+        tuple(wanted),
+        tuple(todo),
+        tuple(kept),
+        tuple(interval.key for interval in changed),
+        superseded,
+        how,
+        tuple(_warnings(scope, request, wanted, len(changed))),
+    )
+
+
+def _refuse_independent(scope: Scope, request: BackfillRequest) -> None:
+    if scope.depends or request.anyway:
+        return
+    node = scope.node
+    what = "it does not use the interval: every interval would give the same rows"
+    fix = "use {{ start_date }} and {{ end_date }} in it, or run it all the same: --anyway"
+    raise ProjectRefused([Problem(what, fix, node.file, node.id)])
+
+
+def _superseded(
+    wanted: Sequence[Interval],
+    todo: Sequence[Interval],
+    done: Mapping[str, Record],
+    *,
+    restate: bool,
+) -> tuple[Record, ...]:
+    """Return the records that the intervals to run overlap, and are not the same.
+
+    Raises:
+        ProjectRefused: they are of another schedule, and nobody has said to replace them.
+    """
+    keys = {interval.key for interval in wanted}
+    others = sorted(
+        (record for record in done.values() if record.key not in keys),
+        key=lambda record: record.interval.start.timestamp(),
+    )
+    found: list[Record] = []
+    at = 0
+    for interval in todo:
+        start, end = interval.start.timestamp(), interval.end.timestamp()
+        while at < len(others) and others[at].interval.end.timestamp() <= start:
+            at += 1
+        for record in others[at:]:
+            if record.interval.start.timestamp() >= end:
+                break
+            if not found or found[-1] != record:
+                found.append(record)
+    if foreign := [record.key for record in found if not (record.partial or restate)]:
+        what = (
+            f"{len(foreign)} finished intervals of another schedule overlap, such as {foreign[0]}"
+        )
+        fix = "take the same schedule and time zone, or replace them: --restate"
+        raise ProjectRefused([Problem(what, fix)])
+    return tuple(found)
+
+
+def _warnings(
+    scope: Scope, request: BackfillRequest, wanted: list[Interval], changed: int
+) -> list[Problem]:
+    found = list(scope.warnings)
+    if request.start is not None:
+        before = clock.left_out(wanted, request.start, request.timezone)
+        if before:
+            fix = "start at a boundary of the schedule"
+            found.append(Problem(f"{before} is left out: no interval begins there", fix))
+    if wanted[-1].partial and not request.accept_partial:
+        what = f"{wanted[-1].key} is cut short by the end, and will run again when it is whole"
+        found.append(Problem(what))
+    if changed:
+        what = f"{changed} finished intervals ran with other logic, and stay as they are"
+        found.append(Problem(what, "run them again: --rerun-changed"))
+    return found
+
+
+def execution(plan: BackfillPlan, request: BackfillRequest) -> Plan:
+    """Return the plan that the runner carries out: one run for each piece, oldest first."""
+    scope = plan.scope
+    options = _options(scope)
+    links = tuple(_link(scope, node.id) for node in scope.chain)
+    runs: list[NodeRun] = []
+    for at in range(0, len(plan.todo), request.chunk):
+        several = plan.todo[at : at + request.chunk]
+        spans = tuple(
+            Span(each.key, tuple(dates_of(each, scope.upper).items())) for each in several
+        )
+        first, last = several[0].key.partition("/")[0], several[-1].key.partition("/")[2]
+        before = (runs[-1].key,) if plan.policy.ascending and runs else ()
+        runs.append(
+            NodeRun(
+                scope.node,
+                Reason.SELECTED,
+                "it is to be backfilled",
+                options,
+                waits_for=before,
+                piece=Piece(f"{first}/{last}", links, spans, scope.shared),
+            )
+        )
+    return Plan(scope.graph, tuple(runs), cached=())
+
+
+def _options(scope: Scope) -> Resolved:
+    """Return the node's options, with the memory of the chain's most needy node."""
+    own = scope.options[scope.node.id]
+    most = max((scope.options[node.id] for node in scope.chain), key=lambda one: one.memory_bytes)
+    if most.memory_bytes <= own.memory_bytes or most.is_default("memory"):
+        return own
+    return own.with_memory(most.memory_bytes, most.origins["memory"])
+
+
+def _link(scope: Scope, node_id: str) -> Link:
+    node, options = scope.graph.nodes[node_id], scope.options[node_id]
+    return Link(
+        node_id,
+        inputs=node.inputs,
+        undeclared=node.undeclared,
+        timeout=options.timeout_seconds,
+        env=tuple(sorted(options.options.env.items())),
+        allow_failed_materialization=options.options.allow_failed_materialization,
+    )
