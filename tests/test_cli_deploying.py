@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import subprocess
@@ -12,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from seeknal_k8s.cli.app import execute
+from seeknal_k8s.deployments import pool, template
+from seeknal_k8s.doctor import on_prefect
+from seeknal_k8s.settings import load
 from tests.small import PROGRAM
 
 if TYPE_CHECKING:
@@ -181,6 +187,37 @@ def test_all_that_is_wrong_with_a_deployment_is_said_at_once(
         assert word in said
 
 
+async def test_doctor_tells_what_of_prefect_is_missing_and_what_is_there(here: str) -> None:
+    async def looked(pool: str, **settings: str) -> dict[str, tuple[str, str]]:
+        found = await on_prefect.examine(load(work_pool=pool, **settings))
+        return {one.check: (one.state.value, one.fix) for one in found}
+
+    missing = await looked(f"{here}-none")
+    assert {check: state for check, (state, _) in missing.items()} == {
+        "API": "ok",
+        "work pool": "failed",
+        "worker": "failed",
+        "flow": "ok",
+    }
+    assert missing["work pool"][1] == f"seeknal-k8s pool apply --pool {here}-none"
+    async with get_client() as client:
+        await client.send_worker_heartbeat(here, "worker-1")
+    assert {state for state, _ in (await looked(here)).values()} == {"ok"}
+    assert (await looked(here, namespace="other"))["work pool"][0] == "failed"
+
+
+async def test_doctor_is_not_content_with_an_api_that_does_not_answer() -> None:
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        (only,) = await on_prefect.examine(load())
+    assert (only.check, only.state.value) == ("API", "failed")
+
+
+async def test_doctor_has_nothing_against_who_does_without_prefect() -> None:
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        (only,) = await on_prefect.examine(load())
+    assert (only.check, only.state.value) == ("API", "skipped")
+
+
 def test_a_parameter_is_a_pair(here: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["deploy", "daily", "--pool", here, "--param", "parallel"]) == 2
     assert "--param 'parallel': write KEY=VALUE" in capsys.readouterr().err
@@ -193,3 +230,52 @@ def test_the_commands_that_do_not_speak_to_prefect_do_not_load_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def wanted(name: str) -> dict[str, Any]:
+    return template.build(load(), name)
+
+
+def with_pool(asked: WorkPoolCreate) -> None:
+    """Create a pool as somebody else would."""
+
+    async def create() -> None:
+        async with get_client() as client:
+            await client.create_work_pool(asked)
+
+    asyncio.run(create())
+
+
+def test_a_template_that_was_edited_by_hand_is_left_alone(
+    here: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edited = wanted(here)
+    edited["variables"]["properties"]["memory_limit"]["default"] = "8Gi"
+
+    async def edit() -> None:
+        async with get_client() as client:
+            await client.update_work_pool(here, WorkPoolUpdate(base_job_template=edited))
+
+    asyncio.run(edit())
+    assert execute(["pool", "apply", "--pool", here]) == 78
+    said = capsys.readouterr().err
+    assert "changed by hand" in said
+    assert '-        "default": "8Gi",' in said
+    assert "--overwrite" in said
+    assert execute(["pool", "apply", "--pool", here, "--overwrite"]) == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_the_workers_own_template_is_brought_up_to_ours() -> None:
+    name = f"plain-{uuid.uuid4().hex[:8]}"
+    theirs = template.default()
+    with_pool(WorkPoolCreate(name=name, type="kubernetes", base_job_template=theirs))
+    assert asyncio.run(pool.apply(name, wanted(name))).change == "updated"
+
+
+@pytest.mark.usefixtures("here")
+def test_a_pool_of_another_type_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"processes-{uuid.uuid4().hex[:8]}"
+    with_pool(WorkPoolCreate(name=name, type="process"))
+    assert execute(["pool", "apply", "--pool", name]) == 78
+    assert f"'{name}' is of type process" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from seeknal_k8s.deployments import create_prefect_deployment, deploy, file, listed, pool, template
@@ -52,7 +53,13 @@ def work_pool(server: PrefectServer) -> str:
 def processes(server: PrefectServer) -> str:
     """Make a pool of type process."""
     name = f"processes-{uuid.uuid4().hex[:8]}"
-    server.prefect("work-pool", "create", "--type", "process", name)
+
+    async def create() -> None:
+        async with get_client() as client:
+            assert str(client.api_url).startswith(server.url)
+            await client.create_work_pool(WorkPoolCreate(name=name, type="process"))
+
+    asyncio.run(create())
     return name
 
 
@@ -355,38 +362,3 @@ def test_prefects_own_command_takes_the_printed_file(
 def test_a_file_cannot_rename_a_flow() -> None:
     with pytest.raises(UsageError, match="cannot call a flow 'nightly'"):
         file.prefect_yaml(request("nightly"))
-
-
-def test_a_pool_is_created_then_unchanged_then_updated(work_pool: str) -> None:
-    same, other = wanted(work_pool), wanted(work_pool, namespace="other")
-    assert asyncio.run(pool.apply(work_pool, same)).change == "unchanged"
-    assert asyncio.run(pool.look(work_pool, other)).drift
-    done = asyncio.run(pool.apply(work_pool, other))
-    assert (done.change, any('"other"' in line for line in done.drift)) == ("updated", True)
-    assert asyncio.run(pool.look(work_pool, other)).drift == ()
-
-
-def test_a_template_that_was_edited_by_hand_is_left_alone(work_pool: str) -> None:
-    made = wanted(work_pool)
-    edited = wanted(work_pool)
-    edited["variables"]["properties"]["memory_limit"]["default"] = "8Gi"
-
-    async def edit() -> None:
-        async with get_client() as client:
-            await pool._update(client, work_pool, edited)  # noqa: SLF001 - as an edit in the UI
-
-    asyncio.run(edit())
-    with pytest.raises(PrefectRefused, match=r"changed by hand(.|\n)*8Gi(.|\n)*--overwrite"):
-        asyncio.run(pool.apply(work_pool, made))
-    assert asyncio.run(pool.apply(work_pool, made, overwrite=True)).change == "updated"
-
-
-def test_the_workers_own_template_is_brought_up_to_ours(server: PrefectServer) -> None:
-    name = f"plain-{uuid.uuid4().hex[:8]}"
-    server.prefect("work-pool", "create", "--type", "kubernetes", name)
-    assert asyncio.run(pool.apply(name, wanted(name))).change == "updated"
-
-
-def test_a_pool_of_another_type_is_refused(processes: str) -> None:
-    with pytest.raises(PrefectRefused, match=f"'{processes}' is of type process"):
-        asyncio.run(pool.apply(processes, wanted(processes)))

@@ -13,7 +13,6 @@ from seeknal_k8s.deployments.wanted import KUBERNETES
 from seeknal_k8s.errors import PrefectRefused
 
 if TYPE_CHECKING:
-    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import WorkPool
 
 DESCRIPTION = "Runs Seeknal flows, each in a pod of its own. Made by `seeknal-k8s pool apply`."
@@ -80,12 +79,8 @@ async def apply(name: str, wanted: dict[str, Any], *, overwrite: bool = False) -
                 + "\n".join(state.drift)
                 + f"\n  → replace it all the same: seeknal-k8s pool apply --pool {name} --overwrite"
             )
-        await _update(client, name, wanted)
+        await client.update_work_pool(name, WorkPoolUpdate(base_job_template=wanted))
         return Applied(name, "updated", state.drift)
-
-
-async def _update(client: PrefectClient, name: str, wanted: dict[str, Any]) -> None:
-    await client.update_work_pool(name, WorkPoolUpdate(base_job_template=wanted))
 
 
 def _state(name: str, pool: WorkPool | None, wanted: dict[str, Any]) -> PoolState:

@@ -62,6 +62,7 @@ def build(
     Raises:
         UsageError: the settings make no pod.
     """
+    settings = settings.model_copy(update={"work_pool": pool})
     template = default()
     runner = submission.build("flow", [], settings, cpu=cpu, memory=memory)
     job = template["job_configuration"]["job_manifest"]

@@ -42,7 +42,8 @@ async def examine(
     async with Cluster(
         namespace=settings.namespace, context=settings.context, patience=_PATIENCE
     ) as cluster:
-        case = on_cluster.Case(cluster, settings, looked.needs, looked.job)
+        flows = on_prefect.unused() is None
+        case = on_cluster.Case(cluster, settings, looked.needs, looked.job, flows)
         asked = await on_cluster.examine(case)
         found += asked
         if pods:

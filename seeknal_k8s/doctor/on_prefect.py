@@ -18,22 +18,26 @@ if TYPE_CHECKING:
 GROUP = "prefect"
 
 
-async def examine(settings: Settings) -> list[Finding]:
-    """Return what there is to say about Prefect and our pool in it."""
+def unused() -> Judgement | None:
+    """Return why nothing is asked of Prefect, None if it is used here."""
     if find_spec("prefect") is None or find_spec("prefect_kubernetes") is None:
-        return [
-            unknown("Prefect is not installed", "pip install 'seeknal-k8s[prefect]'").of(
-                GROUP, "API"
-            )
-        ]
-    from seeknal_k8s.deployments import health  # noqa: PLC0415 - Prefect need not be there
-    from seeknal_k8s.deployments.api import api_url  # noqa: PLC0415
+        return unknown("Prefect is not installed", "pip install 'seeknal-k8s[prefect]'")
+    from seeknal_k8s.deployments.api import api_url  # noqa: PLC0415 - Prefect need not be there
 
     try:
         api_url()
     except PrefectRefused as error:
         said = from_error(error)
-        return [unknown(said.reason, said.fix).of(GROUP, "API")]
+        return unknown(said.reason, said.fix)
+    return None
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Return what there is to say about Prefect and our pool in it."""
+    if why := unused():
+        return [why.of(GROUP, "API")]
+    from seeknal_k8s.deployments import health  # noqa: PLC0415 - as above
+
     try:
         found = [versions(await health.api()).of(GROUP, "API")]
     except SeeknalK8sError as error:
