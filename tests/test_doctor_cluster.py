@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests import on_kubernetes
-from tests.cluster.harness import REPOSITORY
+from tests.cluster.harness import REPOSITORY, until
 from tests.small import PROGRAM
 
 if TYPE_CHECKING:
@@ -94,6 +95,22 @@ def test_an_image_that_is_nowhere_is_told_and_nothing_is_left(volume: Volume) ->
     assert found["image and store"]["state"] == "failed"
     assert "local/nowhere:1" in found["image and store"]["reason"] + found["image and store"]["fix"]
     assert volume.namespace.get("jobs")["items"] == []
+
+
+def test_who_interrupts_it_leaves_no_pod_behind(namespace: Namespace) -> None:
+    quota = {"kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    namespace.apply({"apiVersion": "v1", **quota})
+    process = subprocess.Popen(
+        [*PROGRAM, "doctor", "-C", str(SHOP), "--pods"],
+        env=environment(namespace),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    until(lambda: namespace.get("jobs")["items"], "the Job of the probe")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    until(lambda: not namespace.get("jobs")["items"], "the end of the Job", seconds=20)
 
 
 def test_a_namespace_without_anything_gets_a_remedy_for_each_thing(namespace: Namespace) -> None:

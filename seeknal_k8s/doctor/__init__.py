@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from seeknal_k8s.cluster import Cluster, Patience
 from seeknal_k8s.doctor import on_cluster, on_prefect, on_project, probe
-from seeknal_k8s.doctor.findings import Finding, State
+from seeknal_k8s.doctor.findings import Finding, Judgement, State, unknown
 
 if TYPE_CHECKING:
     from seeknal_k8s.engine_process import EngineProcess
     from seeknal_k8s.request import RunRequest
+    from seeknal_k8s.settings import Settings
 
 __all__ = ["Finding", "State", "examine"]
 
@@ -47,5 +48,13 @@ async def examine(
         asked = await on_cluster.examine(case)
         found += asked
         if pods:
-            found.append((await probe.judge(cluster, settings)).of("pods", "image and store"))
+            found.append((await _probed(cluster, settings, asked)).of("pods", "image and store"))
     return (*found, *await on_prefect.examine(settings))
+
+
+async def _probed(cluster: Cluster, settings: Settings, asked: list[Finding]) -> Judgement:
+    """Return what two pods find out, if there is a cluster and a namespace for them."""
+    needed = {"API server", "namespace"}
+    if any(one.check in needed and one.state is State.FAILED for one in asked):
+        return unknown("not tried: there is no place for pods")
+    return await probe.judge(cluster, settings)
