@@ -62,6 +62,7 @@ docs: .venv/.ready ## Write the generated pages of docs/
 	mv docs/settings.md.new docs/settings.md
 	$(BIN)/python -m seeknal_k8s.verdict > docs/troubleshooting.md.new
 	mv docs/troubleshooting.md.new docs/troubleshooting.md
+	$(BIN)/python helm/generate.py
 
 schema: .venv/.ready ## Write docs/seeknal-k8s.schema.json, which editors use for seeknal-k8s.yml
 	$(BIN)/python -m seeknal_k8s.options > docs/seeknal-k8s.schema.json.new

@@ -48,7 +48,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"prefect", "prefect_kubernetes"}:
+            raise
+        raise ImportError(
+            f'Prefect is not installed, and {name} needs it\n  → pip install "seeknal-k8s[prefect]"'
+        ) from error
 
 
 def __dir__() -> list[str]:

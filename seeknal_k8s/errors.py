@@ -8,6 +8,7 @@ SeeknalK8sError        exit code, message
 │   └── StoreLocked    75  another coordinator holds the store; its holder is named
 ├── InputsFailed       1   what all intervals of a backfill read could not be made
 ├── EngineFailed       70  the process that has Seeknal loaded died or spoke nonsense
+├── NodesFailed        1   nodes failed, where only an exception can say so: in a Prefect flow
 ├── Interrupted        130 Ctrl-C or SIGTERM; what was accepted is kept
 ├── PrefectRefused     78  Prefect is not installed, no API is named, or it refuses; says what to set
 ├── PrefectUnavailable 69  the Prefect API does not answer, or answers nonsense
@@ -38,7 +39,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,16 @@ class EngineFailed(SeeknalK8sError):
     """The process that has Seeknal loaded died, or answered nonsense."""
 
     exit_code = 70
+
+
+class NodesFailed(SeeknalK8sError):
+    """Nodes of a run have failed, where only an exception can say so; ``results`` are the run's."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, results: Mapping[str, object]) -> None:
+        super().__init__(message)
+        self.results = results
 
 
 class Interrupted(SeeknalK8sError):

@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 GROUP = "cluster"
 
 RUNNER_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("", "configmaps", ("create", "get")),
-    ("batch", "jobs", ("create", "get", "list", "watch", "delete")),
-    ("", "pods", ("list", "watch")),
+    ("", "configmaps", ("create", "delete", "get")),
+    ("batch", "jobs", ("create", "delete", "deletecollection", "get", "list", "watch")),
+    ("", "pods", ("get", "list", "watch")),
     ("", "pods/log", ("get",)),
     ("", "events", ("list",)),
 )
-"""What whoever coordinates a run asks of the API server: group, resource, verbs."""
+"""What whoever coordinates a run, or ends one, asks of the API server: group, resource, verbs."""
 
 FLOW_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "configmaps", ("delete",)),

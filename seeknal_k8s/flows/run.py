@@ -9,9 +9,9 @@ from prefect import Flow, get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run as current
-from prefect.states import Failed
 
 from seeknal_k8s import coordinator
+from seeknal_k8s.errors import NodesFailed
 from seeknal_k8s.flows.aloof import Aloof
 from seeknal_k8s.flows.asked import On, request, where
 from seeknal_k8s.flows.shown import Showing
@@ -44,10 +44,10 @@ class ResultsFlow(Flow[..., Any]):
         state = cast("State[Any]", super().__call__(*args, return_state=True, **kwargs))
         if return_state:
             return state
-        found = state.result(raise_on_failure=False)
-        if isinstance(found, RunResults):
-            return found
-        return state.result()
+        # _sync: where a loop runs already, Prefect would return a coroutine.
+        result = cast("Any", state.result)
+        found = result(raise_on_failure=False, _sync=True)
+        return found.results if isinstance(found, NodesFailed) else result(_sync=True)
 
     def with_options(self, **options: Any) -> ResultsFlow:
         """Return the flow with other options, as Prefect does."""
@@ -56,17 +56,22 @@ class ResultsFlow(Flow[..., Any]):
         return cast("ResultsFlow", made)
 
 
-def state_of(results: RunResults) -> State[Any] | RunResults:
-    """Return what a flow function returns: its results, as a failed state if a node failed."""
+def require_success(results: RunResults) -> RunResults:
+    """Return the results of a flow's run.
+
+    Raises:
+        NodesFailed: a node failed. An exception, for a failed state that a flow returns is not
+            tried again by Prefect.
+    """
     if results.success:
         return results
     failed = [node for node, result in results.failed.items() if not skipped(result)]
     left = len(results.failed) - len(failed)
     named = ", ".join(f"{node} ({results[node].reason})" for node in failed[:_NAMED])
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
-    below = f"; {left} nodes were skipped" if left else ""
-    return Failed(
-        message=f"{len(failed)} of {len(results)} nodes failed: {named}{more}{below}", data=results
+    below = f"; {left} skipped" if left else ""
+    raise NodesFailed(
+        f"{len(failed)} of {len(results)} nodes failed: {named}{more}{below}", results
     )
 
 
@@ -171,7 +176,7 @@ def _seeknal_run_flow(  # noqa: PLR0913 - the options of a run, as a form in Pre
         fail_fast=fail_fast,
         wait=wait,
     )
-    return state_of(run_shown(asked))
+    return require_success(run_shown(asked))
 
 
 _seeknal_run_flow.__name__ = _seeknal_run_flow.__qualname__ = "seeknal_run_flow"
