@@ -217,15 +217,6 @@ def test_a_prefect_server_has_to_be_as_new_as_its_client(
     assert on_prefect.versions(Api("http://here/api", server, client)).state is state
 
 
-def test_rights_that_cancelling_a_flow_run_takes_are_named_as_rules() -> None:
-    found = judge.flow_rights("runner", [("batch", "jobs", "deletecollection")])
-    assert found.state is FAILED
-    assert found.fix == (
-        'add to its Role: {apiGroups: ["batch"], resources: ["jobs"], verbs: ["deletecollection"]}'
-    )
-    assert judge.flow_rights("runner", []).state is OK
-
-
 def test_a_pool_needs_a_worker_that_is_online() -> None:
     gone, there = (
         WorkerSeen("gone", online=False, last=None),

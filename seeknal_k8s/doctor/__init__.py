@@ -43,8 +43,7 @@ async def examine(
     async with Cluster(
         namespace=settings.namespace, context=settings.context, patience=_PATIENCE
     ) as cluster:
-        flows = on_prefect.unused() is None
-        case = on_cluster.Case(cluster, settings, looked.needs, looked.job, flows)
+        case = on_cluster.Case(cluster, settings, looked.needs, looked.job)
         asked = await on_cluster.examine(case)
         found += asked
         if pods:

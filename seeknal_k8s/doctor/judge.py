@@ -87,21 +87,6 @@ def rights(account: str, missing: Sequence[tuple[str, str, str]], namespace: str
     )
 
 
-def flow_rights(account: str, missing: Sequence[tuple[str, str, str]]) -> Judgement:
-    """Judge whether a flow's pod may end the Jobs of a flow run that is cancelled."""
-    if not missing:
-        return good(f"{account} may end the Jobs of a cancelled flow run")
-    lines = [f"{verb} {resource}" for _, resource, verb in missing]
-    rules = [
-        f'{{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'
-        for group, resource, verb in missing
-    ]
-    return bad(
-        f"{account} may not {', '.join(lines)}: a flow run that is cancelled leaves its Jobs",
-        "\n".join(f"add to its Role: {rule}" for rule in rules),
-    )
-
-
 def powers(account: str, found: Sequence[str]) -> Judgement:
     """Judge what a node's account may do, which ought to be nothing."""
     if not found:

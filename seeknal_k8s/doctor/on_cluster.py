@@ -40,12 +40,6 @@ RUNNER_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 """What whoever coordinates a run, or ends one, asks of the API server: group, resource, verbs."""
 
-FLOW_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("", "configmaps", ("delete",)),
-    ("batch", "jobs", ("deletecollection",)),
-)
-"""What a flow's pod asks for besides: who cancels a flow run in Prefect ends its Jobs."""
-
 _POWERS = (("", "secrets", "get"), ("", "pods", "create"), ("batch", "jobs", "create"))
 """What nobody wants user code to be able to do."""
 
@@ -54,16 +48,12 @@ _NO_PLAN = unknown("the project could not be read, so nobody knows what its node
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is examined: a namespace, the settings, what nodes need, and the largest one's Job.
-
-    ``flows`` says whether runs are also started by Prefect.
-    """
+    """What is examined: a namespace, the settings, what nodes need, and the largest one's Job."""
 
     cluster: Cluster
     settings: Settings
     needs: tuple[Need, ...]
     job: dict[str, Any] | None
-    flows: bool = False
 
 
 async def examine(case: Case) -> list[Finding]:
@@ -125,26 +115,13 @@ async def _is_there(case: Case, kind: Kind[ThingView], name: str) -> bool:
 
 async def _rights(case: Case) -> Judgement:
     account = case.settings.runner_service_account
-    return judge.rights(account, await _missing(case, RUNNER_RULES), case.settings.namespace)
-
-
-async def _flow_rights(case: Case) -> Judgement:
-    if not case.flows:
-        return unknown("no flow runs here: PREFECT_API_URL is not set")
-    return judge.flow_rights(case.settings.runner_service_account, await _missing(case, FLOW_RULES))
-
-
-async def _missing(
-    case: Case, rules: tuple[tuple[str, str, tuple[str, ...]], ...]
-) -> list[tuple[str, str, str]]:
-    """Return the group, resource and verb of everything that the runner's account may not do."""
-    account = case.settings.runner_service_account
-    return [
+    missing = [
         (group, resource, verb)
-        for group, resource, verbs in rules
+        for group, resource, verbs in RUNNER_RULES
         for verb in verbs
         if not (await case.cluster.may(verb, resource, group, account=account)).allowed
     ]
+    return judge.rights(account, missing, case.settings.namespace)
 
 
 async def _powers(case: Case) -> Judgement:
@@ -251,7 +228,6 @@ _CHECKS: dict[str, Callable[[Case], Awaitable[Judgement]]] = {
     "namespace": _namespace,
     "accounts": _accounts,
     "runner's rights": _rights,
-    "flows' rights": _flow_rights,
     "nodes' rights": _powers,
     "admission": _admission,
     "quota": _quotas,

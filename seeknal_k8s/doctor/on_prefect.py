@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GROUP = "prefect"
 
 
-def unused() -> Judgement | None:
+def _unused() -> Judgement | None:
     """Return why nothing is asked of Prefect, None if it is used here."""
     if find_spec("prefect") is None or find_spec("prefect_kubernetes") is None:
         return unknown("Prefect is not installed", "pip install 'seeknal-k8s[prefect]'")
@@ -34,7 +34,7 @@ def unused() -> Judgement | None:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Return what there is to say about Prefect and our pool in it."""
-    if why := unused():
+    if why := _unused():
         return [why.of(GROUP, "API")]
     from seeknal_k8s.deployments import health  # noqa: PLC0415 - as above
 
