@@ -9,16 +9,19 @@ import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.states import Pending
 
 from seeknal_k8s.deployments import create_prefect_deployment, deploy, file, listed, pool, template
 from seeknal_k8s.errors import PrefectRefused, PrefectUnavailable, UsageError
 from seeknal_k8s.options.text import documents
 from seeknal_k8s.settings import Settings
+from tests.cluster.harness import until
 from tests.small import a_project
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from seeknal_k8s.deployments import Deployed
+    from seeknal_k8s.deployments import Deployed, Listed
     from seeknal_k8s.deployments.wanted import Request
     from tests.prefect_server import PrefectServer
 
@@ -302,17 +305,44 @@ async def test_inside_a_loop_the_same_call_is_awaited() -> None:
         )
 
 
+def listed_as(name: str) -> Listed:
+    (row,) = [row for row in asyncio.run(listed()) if row.name == name]
+    return row
+
+
 def test_deployments_are_listed_with_what_comes_next(work_pool: str) -> None:
     flow = fresh()
     apply(flow, work_pool=work_pool, schedule="@daily", paused=True)
-    rows = {row.name: row for row in asyncio.run(listed())}
-    row = rows[f"{flow}/daily"]
-    assert (row.schedule, row.paused, row.work_pool, row.last_state) == (
+    row = listed_as(f"{flow}/daily")
+    assert (row.schedule, row.paused, row.work_pool, row.last_state, row.next_run) == (
         "@daily (UTC)",
         True,
         work_pool,
         "",
+        None,
     )
+    apply(flow, work_pool=work_pool, schedule="@daily")
+    until(lambda: listed_as(f"{flow}/daily").next_run, "the next run of an active schedule")
+
+
+@pytest.mark.parametrize(
+    ("overlap", "state"), [("skip", "Cancelled"), ("queue", "AwaitingConcurrencySlot")]
+)
+def test_a_run_that_finds_the_last_one_still_going_is_skipped_or_waits(
+    work_pool: str, overlap: str, state: str
+) -> None:
+    done = apply(fresh(), work_pool=work_pool, overlap=overlap)
+
+    async def two_runs() -> str:
+        async with get_client() as client:
+            first, second = [
+                await client.create_flow_run_from_deployment(UUID(done.id)) for _ in range(2)
+            ]
+            for run in (first, second):
+                await client.set_flow_run_state(run.id, Pending())
+            return str((await client.read_flow_run(second.id)).state_name)
+
+    assert asyncio.run(two_runs()) == state
 
 
 def test_a_renamed_flow_is_run_by_a_worker(
@@ -335,8 +365,7 @@ def test_a_renamed_flow_is_run_by_a_worker(
         check=True,
         timeout=120,
     )
-    rows = {row.name: row for row in asyncio.run(listed())}
-    assert rows[done.name].last_state == "Completed", log.stdout + log.stderr
+    assert listed_as(done.name).last_state == "Completed", log.stdout + log.stderr
     assert list((project.root / "target").rglob("*a.parquet"))
 
 

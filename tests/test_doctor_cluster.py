@@ -160,6 +160,12 @@ def test_limits_that_no_node_fits_are_told(namespace: Namespace) -> None:
     assert found["admission"]["state"] == "failed"
 
 
+def test_a_queue_and_a_priority_that_are_not_there_are_told(namespace: Namespace) -> None:
+    _, found = doctor(environment(namespace, queue="nightly", priority_class="urgent"))
+    assert found["queue"]["reason"] == "there is no LocalQueue nightly, or no Kueue"
+    assert found["priority class"]["reason"] == "there is no PriorityClass urgent"
+
+
 def test_a_node_account_that_may_do_too_much_is_told(namespace: Namespace) -> None:
     with_accounts(namespace)
     _, found = doctor(environment(namespace, node_service_account="seeknal-runner"))
