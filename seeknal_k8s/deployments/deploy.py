@@ -1,4 +1,4 @@
-"""``create_prefect_deployment``, and the list of what is deployed."""
+"""``create_prefect_deployment``: check what is asked for, then make it so."""
 
 from __future__ import annotations
 
@@ -8,24 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    DeploymentFilterTags,
-    FlowFilter,
-    FlowFilterId,
-    FlowRunFilter,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.utilities.urls import url_for
 
 from seeknal_k8s.deployments import known, schedules, wanted
 from seeknal_k8s.deployments.api import connected, pool_named
-from seeknal_k8s.deployments.wanted import Deployed, Listed, Place, Request
+from seeknal_k8s.deployments.wanted import Deployed, Place, Request
 from seeknal_k8s.errors import PrefectRefused, UsageError
 from seeknal_k8s.settings import load
 
@@ -34,11 +22,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun, WorkPool
+    from prefect.client.schemas.objects import WorkPool
     from prefect.client.schemas.responses import DeploymentResponse
-
-_PAGE = 200
-"""Deployments per page, the most that the API gives at once."""
 
 
 def create_prefect_deployment(  # noqa: PLR0913 - everything that a deployment has
@@ -75,48 +60,7 @@ def create_prefect_deployment(  # noqa: PLR0913 - everything that a deployment h
         UsageError: arguments make no sense, all of them in one message; nothing was asked.
         PrefectRefused, PrefectUnavailable: there is no such pool, or the API is not to be had.
     """
-    making = acreate_prefect_deployment(
-        flow_name,
-        deployment_name,
-        project_path,
-        schedule,
-        tags,
-        image=image,
-        work_pool=work_pool,
-        timezone=timezone,
-        parameters=parameters,
-        job_variables=job_variables,
-        concurrency_limit=concurrency_limit,
-        overlap=overlap,
-        paused=paused,
-        description=description,
-    )
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(making)
-    return cast("Deployed", making)
-
-
-async def acreate_prefect_deployment(  # noqa: PLR0913 - everything that a deployment has
-    flow_name: str,
-    deployment_name: str,
-    project_path: str | Path,
-    schedule: str | timedelta | None = None,
-    tags: Sequence[str] | None = None,
-    *,
-    image: str | None = None,
-    work_pool: str | None = None,
-    timezone: str = "UTC",
-    parameters: Mapping[str, Any] | None = None,
-    job_variables: Mapping[str, Any] | None = None,
-    concurrency_limit: int | None = 1,
-    overlap: wanted.Overlap = "skip",
-    paused: bool = False,
-    description: str = "",
-) -> Deployed:
-    """Do the same as ``create_prefect_deployment``, for those who await it."""
-    return await apply(
+    making = apply(
         checked(
             flow_name,
             deployment_name,
@@ -134,6 +78,11 @@ async def acreate_prefect_deployment(  # noqa: PLR0913 - everything that a deplo
             description=description,
         )
     )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(making)
+    return cast("Deployed", making)
 
 
 def checked(  # noqa: PLR0913 - as above
@@ -284,55 +233,3 @@ async def _found(client: PrefectClient, name: str) -> DeploymentResponse | None:
 
 def _url(deployment_id: Any) -> str:
     return url_for("deployment", obj_id=deployment_id) or ""
-
-
-async def listed() -> tuple[Listed, ...]:
-    """Return our deployments, by name, with when they run next and how they ran last.
-
-    Raises:
-        PrefectRefused, PrefectUnavailable: the API is not to be had.
-    """
-    tagged = DeploymentFilter(tags=DeploymentFilterTags(all_=[wanted.TAG]))
-    async with connected() as client:
-        found: list[DeploymentResponse] = []
-        while True:
-            page = await client.read_deployments(
-                deployment_filter=tagged, limit=_PAGE, offset=len(found)
-            )
-            found += page
-            if len(page) < _PAGE:
-                break
-        ours = [one for one in found if wanted.is_ours(one)]
-        rows = await asyncio.gather(*(_listed(client, one) for one in ours))
-    return tuple(sorted(rows, key=lambda row: row.name))
-
-
-async def _listed(client: PrefectClient, there: DeploymentResponse) -> Listed:
-    due = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
-    begun = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=[StateType.SCHEDULED]))
-    flows, after, before = await asyncio.gather(
-        client.read_flows(flow_filter=FlowFilter(id=FlowFilterId(any_=[there.flow_id]))),
-        _first_run(client, there, due, FlowRunSort.EXPECTED_START_TIME_ASC),
-        _first_run(client, there, begun, FlowRunSort.EXPECTED_START_TIME_DESC),
-    )
-    return Listed(
-        name=f"{flows[0].name}/{there.name}" if flows else there.name,
-        schedule=", ".join(wanted.state_found(there)["schedule"]),
-        paused=there.paused,
-        work_pool=there.work_pool_name or "",
-        next_run=after.expected_start_time if after else None,
-        last_run=(before.start_time or before.expected_start_time) if before else None,
-        last_state=(before.state_name or "") if before else "",
-    )
-
-
-async def _first_run(
-    client: PrefectClient, there: DeploymentResponse, state: FlowRunFilterState, sort: FlowRunSort
-) -> FlowRun | None:
-    runs = await client.read_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[there.id])),
-        flow_run_filter=FlowRunFilter(state=state),
-        sort=sort,
-        limit=1,
-    )
-    return runs[0] if runs else None
