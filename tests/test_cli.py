@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from seeknal_k8s.cli.app import execute
-from seeknal_k8s.cli.arguments import Inputs, with_wait_value
+from seeknal_k8s.cli.app import execute, with_wait_value
+from seeknal_k8s.cli.arguments import Inputs
 from seeknal_k8s.cli.render import Here, size, table
 from seeknal_k8s.errors import UsageError
 

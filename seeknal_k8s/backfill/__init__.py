@@ -14,5 +14,6 @@ from __future__ import annotations
 
 from seeknal_k8s.backfill.carrying import plan, run
 from seeknal_k8s.backfill.request import BackfillRequest
+from seeknal_k8s.backfill.standing import status
 
-__all__ = ["BackfillRequest", "plan", "run"]
+__all__ = ["BackfillRequest", "plan", "run", "status"]

@@ -22,7 +22,7 @@ from seeknal_k8s.pod import Order
 from seeknal_k8s.request import new_pins, new_run_id
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
 from seeknal_k8s.runner import Runner
-from seeknal_k8s.store import Store, utc_now
+from seeknal_k8s.store import utc_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -46,7 +46,7 @@ async def plan(request: BackfillRequest, engine: EngineProcess | None = None) ->
     async with EngineClient(engine) as client:
         scope = await read(client, request)
         client.hang_up()
-        return planning.make(scope, request, _ledger(request, scope.node.id).done())
+        return planning.make(scope, request, Ledger(request.place, scope.node.id).done())
 
 
 async def run(
@@ -65,8 +65,8 @@ async def run(
     request.intervals()
     async with EngineClient(engine) as client:
         scope = await read(client, request)
-        ledger = _ledger(request, scope.node.id)
-        _store(request).prepare()
+        ledger = Ledger(request.place, scope.node.id)
+        request.place.prepare()
         made = planning.make(scope, request, ledger.done())
         if not made.todo and not request.combine:
             return _results(made, {}, run_id="")
@@ -79,7 +79,7 @@ async def run(
             made = planning.make(scope, request, ledger.done())
             await _run_what_is_shared(made, request, observer)
             async with coordinator.locked(
-                [_store(request)], run_id, request.wait, observer, shared=True
+                [request.place], run_id, request.wait, observer, shared=True
             ):
                 backfill = _Backfill(
                     client, request, made, ledger=ledger, run_id=run_id, observer=observer
@@ -90,21 +90,13 @@ async def run(
     return results
 
 
-def _store(request: BackfillRequest) -> Store:
-    return Store.of(request.project, request.shares.store_root)
-
-
-def _ledger(request: BackfillRequest, node_id: str) -> Ledger:
-    return Ledger(_store(request), node_id)
-
-
 def _run_id(request: BackfillRequest, made: BackfillPlan, ledger: Ledger) -> str:
     """Return the run's id: that of one that was killed, if it is the same backfill.
 
     Its Jobs have names made of that id: they are found again, and nothing runs twice.
     """
     if request.run_id is not None:
-        folder = _store(request).folder(request.run_id)
+        folder = request.place.folder(request.run_id)
         if folder.about().get("kind", "backfill") != "backfill":
             raise UsageError(f"'{request.run_id}' is a run, not a backfill: take another id")
         return request.run_id
@@ -146,7 +138,7 @@ class _Backfill:
         self._client = client
         self._request = request
         self._made = made
-        self._folder = _store(request).folder(run_id)
+        self._folder = request.place.folder(run_id)
         self._observer = observer
         self._keeping = Keeping(ledger, made, request, run_id)
         self._pins = self._folder.about().get("pins") or new_pins(run_id)
@@ -357,7 +349,7 @@ async def _combine(
 ) -> None:
     """Put the rows of all finished intervals together, as the nodes' normal outputs."""
     async with (
-        coordinator.locked([_store(request)], run_id, request.wait, observer),
+        coordinator.locked([request.place], run_id, request.wait, observer),
         EngineClient() as client,
     ):
         await open_project(client, request, new_pins(run_id))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from seeknal_k8s import intervals
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.request import RunRequest
+from seeknal_k8s.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,6 +95,11 @@ class BackfillRequest:
                 "  → take a shorter one, or say that you mean it: --yes"
             )
         return found
+
+    @property
+    def place(self) -> Store:
+        """The store."""
+        return Store.of(self.project, self.shares.store_root)
 
     @property
     def shares(self) -> RunRequest:

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeknal_k8s.cli import deploying, doctoring, doing, jobs, looking, program, render, submitting
-from seeknal_k8s.cli.arguments import BROKEN_PIPE, grouped, with_wait_value
+from seeknal_k8s.cli import (
+    backfilling,
+    deploying,
+    doctoring,
+    doing,
+    jobs,
+    looking,
+    program,
+    render,
+    submitting,
+)
+from seeknal_k8s.cli.arguments import BROKEN_PIPE, grouped
 from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError, UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +37,9 @@ app = typer.Typer(
     epilog=f"Begin with [bold]{program()} plan[/bold], then [bold]{program()} run[/bold].",
     rich_markup_mode="rich",
 )
+
+FOREVER = "inf"
+"""What ``--wait`` without a number stands for."""
 
 # Each version of typer keeps click's classes in another place; BadParameter is public in all.
 _ParseError: type[Any] = typer.BadParameter.__bases__[0]
@@ -52,6 +65,24 @@ def execute(arguments: Sequence[str], engine: EngineProcess | None = None) -> in
         # What is still buffered is flushed at exit, and would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(code or 0)
+
+
+def with_wait_value(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with a value for each bare ``--wait``: typer's options need one."""
+    completed = []
+    for index, argument in enumerate(arguments):
+        following = arguments[index + 1 : index + 2]
+        bare = argument == "--wait" and not (following and _is_number(following[0]))
+        completed.append(f"--wait={FOREVER}" if bare else argument)
+    return completed
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse(error: Exception, *, as_json: bool) -> int:
@@ -138,6 +169,16 @@ app.command(
         "submit --attach latest",
     )
 )(grouped(submitting.submit))
+app.command(
+    epilog=_examples(
+        "backfill category_sales --start 2025-01-01 --end 2025-03-31",
+        "backfill category_sales --last 7d --chunk 7",
+        "backfill category_sales --start 2025-01-01 --end 2025-12-31 --schedule @monthly --dry-run",
+    )
+)(grouped(backfilling.backfill))
+app.command(epilog=_examples("intervals category_sales", "intervals category_sales --json"))(
+    grouped(backfilling.intervals)
+)
 app.command(epilog=_examples("why transform.daily_sales", "why daily_sales --run 20251124 --json"))(
     grouped(jobs.why)
 )

@@ -6,7 +6,7 @@ has the option's name, default and help, so each is written once.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, date, datetime, timedelta
 from inspect import Parameter, Signature, signature
@@ -22,9 +22,6 @@ BACKENDS = ("local", "kubernetes")
 
 BROKEN_PIPE = 141
 """The exit code when nobody reads what we write any more: 128 + SIGPIPE, as for any tool."""
-
-FOREVER = "inf"
-"""What ``--wait`` without a number stands for."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -101,8 +98,8 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What the project is given: Seeknal's own parameters."""
+class Given:
+    """What the project is given, besides dates."""
 
     params: Annotated[
         str | None,
@@ -122,6 +119,38 @@ class Inputs:
             help="The day that {{ today }}, {{ run_date }} and {{ date }} stand for.",
         ),
     ] = None
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            "--profile",
+            metavar="PATH",
+            rich_help_panel=_WITH,
+            exists=True,
+            dir_okay=False,
+            help="The profiles.yml with connections and source defaults.",
+            show_default="~/.seeknal/profiles.yml",
+        ),
+    ] = None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return Seeknal's parameters: an option wins over ``--params``.
+
+        Raises:
+            UsageError: the JSON or a date is wrong.
+        """
+        given = _json_object(self.params) if self.params is not None else {}
+        if self.date is not None:
+            day = _day(self.date, "--date")
+            given |= {"date": day, "run_date": day, "today": day}
+        elif "today" in given:
+            _day(str(given["today"]), "'today' in --params")
+        return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(Given):
+    """What the project is given: Seeknal's own parameters."""
+
     start_date: Annotated[
         str | None,
         typer.Option(
@@ -140,31 +169,10 @@ class Inputs:
             help="{{ end_date }} in the project: an ISO date or time.",
         ),
     ] = None
-    profile: Annotated[
-        Path | None,
-        typer.Option(
-            "--profile",
-            metavar="PATH",
-            rich_help_panel=_WITH,
-            exists=True,
-            dir_okay=False,
-            help="The profiles.yml with connections and source defaults.",
-            show_default="~/.seeknal/profiles.yml",
-        ),
-    ] = None
 
     def parameters(self) -> dict[str, Any]:
-        """Return Seeknal's parameters; as in ``seeknal run``, an option wins over ``--params``.
-
-        Raises:
-            UsageError: the JSON or a date is wrong.
-        """
-        given = _json_object(self.params) if self.params is not None else {}
-        if self.date is not None:
-            day = _day(self.date, "--date")
-            given |= {"date": day, "run_date": day, "today": day}
-        elif "today" in given:
-            _day(str(given["today"]), "'today' in --params")
+        """Return them; as in ``seeknal run``, an option wins over ``--params``."""
+        given = super().parameters()
         start = _moment(self.start_date, "--start-date")
         end = _moment(self.end_date, "--end-date")
         if start and end and start > end:
@@ -334,24 +342,6 @@ def _parameters_of(group: type[Any]) -> list[Parameter]:
         )
         for field in fields(group)
     ]
-
-
-def with_wait_value(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with a value for each bare ``--wait``: typer's options need one."""
-    completed = []
-    for index, argument in enumerate(arguments):
-        following = arguments[index + 1 : index + 2]
-        bare = argument == "--wait" and not (following and _is_number(following[0]))
-        completed.append(f"--wait={FOREVER}" if bare else argument)
-    return completed
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def run(
         refuse_selection_of_resumed(selection, inputs)
     request = _request(project, selection, inputs, execution, store)
     if request.on == "kubernetes":
-        _require_store(request)
+        require_store(request)
     from seeknal_k8s.cli import running  # noqa: PLC0415 - --help does without the coordinator
 
     console = render.err() if as_json else render.out()
@@ -192,7 +192,7 @@ def _here(request: "RunRequest") -> render.Here:
     return render.Here(request.project, store, request.on)
 
 
-def _require_store(request: "RunRequest") -> None:
+def require_store(request: "RunRequest") -> None:
     """Refuse to coordinate where the volume that the pods share is not to be seen.
 
     Raises:

@@ -88,7 +88,7 @@ def submit(
     if how.attach is not None:
         if (selection, inputs) != (Selection(), Inputs()) or how != Coordination(attach=how.attach):
             raise UsageError(f"--attach {how.attach} only follows a run; leave the rest out")
-        return _attend(how.attach, None, how, as_json=as_json)
+        return attend(how.attach, None, how, as_json=as_json)
     if inputs.profile is not None:
         raise UsageError(
             f"--profile {inputs.profile} is a file of this machine, which pods do not see\n"
@@ -101,7 +101,8 @@ def submit(
     parse_overrides(selection.set or ())
     run = how.run_id or new_run_id()
     check_run_id(run)
-    return _attend(run, _arguments(selection, inputs, how), how, as_json=as_json)
+    command = ["run", "{project}", "--resume-if-started", *_arguments(selection, inputs, how)]
+    return attend(run, command, how, as_json=as_json)
 
 
 def _arguments(selection: Selection, inputs: Inputs, how: Coordination) -> list[str]:
@@ -122,8 +123,11 @@ def _arguments(selection: Selection, inputs: Inputs, how: Coordination) -> list[
     return [*given, *(f"{name}={value}" for name, value in values.items() if value is not None)]
 
 
-def _attend(run: str, arguments: list[str] | None, how: Coordination, *, as_json: bool) -> int:
-    """Submit the run, if there are arguments; then follow it, unless told not to."""
+def attend(run: str, arguments: list[str] | None, how: Coordination, *, as_json: bool) -> int:
+    """Submit a command under this id, if there is one; then follow it, unless told not to.
+
+    ``{project}`` in it stands for where the project is in the pod.
+    """
     told = [run]
     try:
         code = asyncio.run(_attended(told, arguments, how, as_json=as_json))
@@ -163,8 +167,8 @@ async def _submit(here: There, run: str, arguments: list[str], how: Coordination
     from seeknal_k8s import submission  # noqa: PLC0415 - with the cluster's client
 
     settings = here.settings
-    command = ["run", settings.project_path, "--on=kubernetes", f"--run-id={run}"]
-    command += ["--resume-if-started", *arguments]
+    command = [settings.project_path if one == "{project}" else one for one in arguments]
+    command += ["--on=kubernetes", f"--run-id={run}"]
     job = submission.build(run, command, settings, cpu=how.cpu, memory=how.memory)
     await submission.submit(here.cluster, job)
 
