@@ -104,7 +104,7 @@ def machines(needs: Sequence[Need], found: Iterable[ThingView]) -> Judgement:
         return bad("no machine takes pods", "kubectl get nodes")
     homeless = [need for need in needs if not any(_fits(need, machine) for machine in ready)]
     if homeless:
-        largest = max(_amount("memory", one.status["allocatable"]["memory"]) for one in ready)
+        largest = max(_amount("memory", _room(one).get("memory")) for one in ready)
         return bad(
             f"no machine of {len(ready)} has room for {_named(homeless)}; "
             f"the largest has {largest / 2**30:.1f}Gi of memory to give",
@@ -119,8 +119,12 @@ def _takes_pods(machine: ThingView) -> bool:
     return is_ready and not machine.spec.get("unschedulable")
 
 
+def _room(machine: ThingView) -> Mapping[str, Any]:
+    return machine.status.get("allocatable") or {}
+
+
 def _fits(need: Need, machine: ThingView) -> bool:
-    labels, room = machine.labels, machine.status.get("allocatable") or {}
+    labels, room = machine.labels, _room(machine)
     if any(labels.get(key) != value for key, value in need.selector.items()):
         return False
     taints = [
