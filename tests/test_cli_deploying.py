@@ -279,3 +279,15 @@ def test_a_pool_of_another_type_is_refused(capsys: pytest.CaptureFixture[str]) -
     with_pool(WorkPoolCreate(name=name, type="process"))
     assert execute(["pool", "apply", "--pool", name]) == 78
     assert f"'{name}' is of type process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["deployments"], ["deploy", "daily"], ["pool", "apply"]])
+def test_without_prefect_the_program_says_what_to_install(command: list[str]) -> None:
+    code = (
+        "import sys; sys.modules['prefect'] = None; from seeknal_k8s.cli.app import execute; "
+        f"sys.exit(execute({command}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 78
+    assert done.stderr.startswith("error: Prefect is not installed\n")
+    assert "pip install 'seeknal-k8s[prefect]'" in done.stderr
