@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from seeknal_k8s.cluster import Cluster
+from seeknal_k8s.doctor import probe
+from seeknal_k8s.doctor.findings import State
+from seeknal_k8s.settings import Settings
 from tests import on_kubernetes
 from tests.cluster.harness import REPOSITORY, until
 from tests.small import PROGRAM
@@ -18,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from seeknal_k8s.doctor.findings import Judgement
     from tests.cluster.harness import Namespace
     from tests.on_kubernetes import Volume
 
@@ -111,6 +117,22 @@ def test_who_interrupts_it_leaves_no_pod_behind(namespace: Namespace) -> None:
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     until(lambda: not namespace.get("jobs")["items"], "the end of the Job", seconds=20)
+
+
+def test_pods_that_no_quota_lets_in_are_told_with_the_quota(namespace: Namespace) -> None:
+    quota = {"kind": "ResourceQuota", "metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    namespace.apply({"apiVersion": "v1", **quota})
+    settings = Settings(namespace=namespace.name, image="local/none:1", store_claim="store")
+
+    async def judged() -> Judgement:
+        kubeconfig = str(namespace.cluster.kubeconfig)
+        async with Cluster(namespace.name, kubeconfig=kubeconfig) as cluster:
+            return await probe.judge(cluster, settings, patience=8)
+
+    found = asyncio.run(judged())
+    assert found.state is State.FAILED
+    assert "exceeded quota: none" in found.reason
+    assert namespace.get("jobs")["items"] == []
 
 
 def test_a_namespace_without_anything_gets_a_remedy_for_each_thing(namespace: Namespace) -> None:

@@ -31,6 +31,7 @@ PATIENCE = 240
 _TTL = 60
 _LOOK_EVERY = 0.5
 _TAIL = 2000
+_ENDED = ("Succeeded", "Failed")
 _PODS = 2
 
 
@@ -40,7 +41,7 @@ def build(name: str, settings: Settings) -> dict[str, Any]:
     Raises:
         UsageError: the settings make no valid Job.
     """
-    options = NodeOptions()
+    options = NodeOptions(cpu="100m", memory="128Mi", ephemeral_storage="128Mi")
     probe = manifest.Draft(
         Node("doctor", "doctor", "doctor", ""),
         Resolved(options, dict.fromkeys(NodeOptions.model_fields, "")),
@@ -98,10 +99,13 @@ async def _ended(cluster: Cluster, name: str, settings: Settings, until: float) 
             where = f"on {', '.join(hosts)}" if hosts else ""
             return good(f"two pods of {image} wrote and read {settings.store_path} {where}".strip())
         if failed := job.condition("Failed"):
-            said = [await _last_words(cluster, pod) for pod in pods]
-            return bad(next(filter(None, said), failed.message), _volume(settings))
+            logs = [await _last_words(cluster, pod) for pod in pods]
+            said = next(filter(None, logs), "")
+            if last and (not said or TimeoutError.__name__ in said):
+                return bad(f"one of two pods did not start: {last}", "kubectl describe nodes")
+            return bad(said or failed.message, _volume(settings))
         wait = await _waiting(cluster, job, pods)
-        last = wait.message or last
+        last = "" if wait.clock is diagnosis.Clock.RUN else wait.message or last
         if wait.hopeless or wait.reason in {"ImagePullBackOff", "ErrImagePull", "ImagePull"}:
             return bad(last, f"see whether {image} is right, and SEEKNAL_K8S_IMAGE_PULL_SECRETS")
         await asyncio.sleep(_LOOK_EVERY)
@@ -109,19 +113,17 @@ async def _ended(cluster: Cluster, name: str, settings: Settings, until: float) 
 
 
 async def _waiting(cluster: Cluster, job: JobView, pods: tuple[PodView, ...]) -> diagnosis.Wait:
-    """Return what holds up the pod that is furthest behind."""
-    waits = [diagnosis.waiting(job, pod) for pod in pods] or [diagnosis.waiting(job, None)]
-    waits = [wait for wait in waits if wait.clock is not diagnosis.Clock.RUN]
-    told = next((wait for wait in waits if wait.reason or wait.hopeless), None)
-    if told or not waits:
-        return told or diagnosis.Wait(diagnosis.Clock.RUN)
-    for pod in pods:
-        fields = f"involvedObject.kind=Pod,involvedObject.name={pod.name}"
-        events = (await cluster.list(EVENTS, fields=fields)).items
-        wait = diagnosis.waiting(job, pod, events)
-        if wait.reason or wait.message:
+    """Return what holds up a pod that does not run yet; the clock is RUN if none is held up."""
+    for pod in (*pods, *[None] * (_PODS - len(pods))):
+        wait = diagnosis.waiting(job, pod)
+        if wait.clock is diagnosis.Clock.RUN or (pod and pod.status.phase in _ENDED):
+            continue
+        if wait.reason or wait.hopeless:
             return wait
-    return waits[0]
+        about = ("Job", job.name) if pod is None else ("Pod", pod.name)
+        fields = f"involvedObject.kind={about[0]},involvedObject.name={about[1]}"
+        return diagnosis.waiting(job, pod, (await cluster.list(EVENTS, fields=fields)).items)
+    return diagnosis.Wait(diagnosis.Clock.RUN)
 
 
 async def _last_words(cluster: Cluster, pod: PodView) -> str:
