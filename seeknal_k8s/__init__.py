@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from seeknal_k8s.coordinator import run
     from seeknal_k8s.deployments import create_prefect_deployment
     from seeknal_k8s.errors import ProjectRefused, SeeknalK8sError
-    from seeknal_k8s.flows import run_seeknal_node, seeknal_run_flow
+    from seeknal_k8s.flows import run_seeknal_node, seeknal_backfill_flow, seeknal_run_flow
     from seeknal_k8s.request import RunRequest
     from seeknal_k8s.results import PrefectRunResult, RunResults
 
@@ -28,6 +28,7 @@ _HOMES = {
     "create_prefect_deployment": "deployments",
     "run": "coordinator",
     "run_seeknal_node": "flows",
+    "seeknal_backfill_flow": "flows",
     "seeknal_run_flow": "flows",
 }
 
@@ -41,6 +42,7 @@ __all__ = [
     "create_prefect_deployment",
     "run",
     "run_seeknal_node",
+    "seeknal_backfill_flow",
     "seeknal_run_flow",
 ]
 

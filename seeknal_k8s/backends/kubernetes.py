@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import time
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import diagnosis, exitcodes, manifest
-from seeknal_k8s.attempt import AttemptSpec, Ending
+from seeknal_k8s.attempt import AttemptSpec, Ending, write_whole
 from seeknal_k8s.backends import DUCKDB_PART, Share
 from seeknal_k8s.backends.following import JOB_NAME, RunWatch
 from seeknal_k8s.cluster import Cluster
@@ -148,7 +147,7 @@ class KubernetesBackend:
         attempt.folder.mkdir(parents=True, exist_ok=True)
         spec = self._spec(attempt)
         file = attempt.folder / "order.json"
-        file.write_text(json.dumps(self._order(spec)), encoding="utf-8")
+        write_whole(file, self._order(spec))  # a pod of an earlier try may be about to read it
         body = manifest.build(attempt, self._owner, self._settings, order=str(file))
         name = body["metadata"]["name"]
         with self._watch.following(name) as changed:

@@ -13,7 +13,7 @@ does it. Reading the project and running attempts are those of any run.
 from __future__ import annotations
 
 from seeknal_k8s.backfill.carrying import plan, run
-from seeknal_k8s.backfill.request import BackfillRequest
+from seeknal_k8s.backfill.request import BackfillRequest, Upper
 from seeknal_k8s.backfill.standing import status
 
-__all__ = ["BackfillRequest", "plan", "run", "status"]
+__all__ = ["BackfillRequest", "Upper", "plan", "run", "status"]

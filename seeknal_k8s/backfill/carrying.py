@@ -18,6 +18,7 @@ from seeknal_k8s.engine_client import EngineClient
 from seeknal_k8s.errors import InputsFailed, Interrupted, SeeknalK8sError, UsageError
 from seeknal_k8s.events import BackfillStarted
 from seeknal_k8s.graph import build
+from seeknal_k8s.names import anchor_name
 from seeknal_k8s.pod import Order
 from seeknal_k8s.request import new_pins, new_run_id
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
@@ -70,10 +71,9 @@ async def run(
         made = planning.make(scope, request, ledger.done())
         if not made.todo and not request.combine:
             return _results(made, {}, run_id="")
-        run_id = _run_id(request, made, ledger)
-        claim = claims.Claim(
-            run_id, scope.logic, request.chunk, made.todo, alone=made.policy.serial
-        )
+        shape = _shape(request, made)
+        run_id = await _run_id(request, shape, ledger)
+        claim = claims.Claim(run_id, shape, made.todo, alone=made.policy.serial)
         with claims.held(ledger.root / "claims", claim):
             # Another one may have been at work until a moment ago.
             made = planning.make(scope, request, ledger.done())
@@ -90,20 +90,42 @@ async def run(
     return results
 
 
-def _run_id(request: BackfillRequest, made: BackfillPlan, ledger: Ledger) -> str:
+def _shape(request: BackfillRequest, made: BackfillPlan) -> str:
+    """Return what two backfills have in common whose Jobs do the same."""
+    first = made.intervals[0].key if request.chunk > 1 else ""
+    return " ".join([made.scope.logic, request.schedule, str(request.chunk), first])
+
+
+async def _run_id(request: BackfillRequest, shape: str, ledger: Ledger) -> str:
     """Return the run's id: that of one that was killed, if it is the same backfill.
 
-    Its Jobs have names made of that id: they are found again, and nothing runs twice.
+    Its Jobs have names made of that id: they are found again, and nothing runs twice. The Jobs of
+    others that were killed are ended.
     """
+    dead = claims.dead(ledger.root / "claims")
+    same = [one.run for one in dead if one.shape == shape]
+    if request.on == "kubernetes":
+        await _end_jobs(request, [one.run for one in dead if one.run not in same[:1]])
     if request.run_id is not None:
         folder = request.place.folder(request.run_id)
         if folder.about().get("kind", "backfill") != "backfill":
             raise UsageError(f"'{request.run_id}' is a run, not a backfill: take another id")
         return request.run_id
-    for one in claims.dead(ledger.root / "claims"):
-        if one.logic == made.scope.logic and one.chunk == request.chunk:
-            return one.run
-    return new_run_id()
+    return same[0] if same else new_run_id()
+
+
+async def _end_jobs(request: BackfillRequest, runs: list[str]) -> None:
+    """End what is left of backfills whose coordinators were killed."""
+    left = [run for run in runs if run != request.run_id]
+    if not left or request.settings is None:
+        return
+    from seeknal_k8s import cleaning  # noqa: PLC0415 - the cluster's client is not for laptops
+    from seeknal_k8s.cluster import Cluster  # noqa: PLC0415
+
+    settings = request.settings
+    async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
+        for run in left:
+            await cleaning.cancel(cluster, run, anchor_name(run))
 
 
 async def _run_what_is_shared(
@@ -191,9 +213,15 @@ class _Backfill:
         for each in plan.runs:
             attempts = self._folder.attempts(each.node.id, each.interval)
             for attempt in attempts:
-                self._keeping.take(attempt, int(attempt.name))
-            if attempts and Ending.of(attempts[-1]) is None:
-                running[each.key] = int(attempts[-1].name)
+                # Processes of this machine have died with their coordinator; a pod may still run.
+                over = (
+                    self._request.on == "local"
+                    or attempt != attempts[-1]
+                    or Ending.of(attempt) is not None
+                )
+                self._keeping.take(attempt, int(attempt.name), over=over)
+                if not over:
+                    running[each.key] = int(attempt.name)
         return running
 
     def _without_done(self, plan: Plan) -> Plan:

@@ -26,22 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a backfill has to itself: ``alone`` means the whole node, whatever the intervals are."""
+    """What a backfill has to itself: ``alone`` means the whole node, whatever the intervals are.
+
+    ``shape`` tells whether another one has the same logic, cut into the same pieces.
+    """
 
     run: str
-    logic: str
-    chunk: int
+    shape: str
     intervals: Sequence[Interval]
     alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """The claim of a backfill that was killed: its run, its logic, its chunk size."""
+    """The claim of a backfill that was killed: its run, and its shape."""
 
     run: str
-    logic: str
-    chunk: int
+    shape: str
 
 
 def dead(folder: Path) -> list[Dead]:
@@ -50,7 +51,7 @@ def dead(folder: Path) -> list[Dead]:
     for file in _files(folder):
         with contextlib.suppress(OSError), file.open("r+", encoding="utf-8") as opened:
             if _locked(opened) and (raw := _about(opened)):
-                found.append(Dead(str(raw["run"]), str(raw["logic"]), int(raw["chunk"])))
+                found.append(Dead(str(raw["run"]), str(raw["shape"])))
     return sorted(found, key=lambda one: one.run, reverse=True)
 
 
@@ -91,7 +92,7 @@ def _refuse_overlap(folder: Path, claim: Claim) -> None:
                     file.unlink(missing_ok=True)
                 continue
             other = _about(opened) or {}
-            taken = _taken(claim, other)
+            taken = "it under the same id" if file.stem == claim.run else _taken(claim, other)
             if taken:
                 raise StoreLocked(
                     f"backfill {other.get('run')} (process {other.get('pid')} on "
@@ -118,8 +119,7 @@ def _taken(claim: Claim, other: Mapping[str, Any]) -> str:
 def _as_json(claim: Claim) -> dict[str, Any]:
     return {
         "run": claim.run,
-        "logic": claim.logic,
-        "chunk": claim.chunk,
+        "shape": claim.shape,
         "alone": claim.alone,
         "host": socket.gethostname(),
         "pid": os.getpid(),

@@ -52,8 +52,11 @@ class Keeping:
         left = tuple(span for span in run.piece.spans if span.key not in self.results)
         return replace(run, piece=replace(run.piece, spans=left))
 
-    def take(self, folder: Path, number: int = 1) -> None:
+    def take(self, folder: Path, number: int, *, over: bool = True) -> None:
         """Publish every interval that an attempt's folder has whole, and note those that failed.
+
+        The rest of the folder is cleared away, unless the attempt is not ``over``: its pod may be at
+        work there.
 
         Raises:
             StoreUnavailable: it could not be written.
@@ -70,7 +73,8 @@ class Keeping:
             else:
                 message = redact(ending.error or found.summary)
                 self._ledger.note_failure(self._record(key, ending, error=message))
-        shutil.rmtree(folder / "intervals", ignore_errors=True)
+        if over:
+            shutil.rmtree(folder / "intervals", ignore_errors=True)
 
     def fail(self, keys: list[str], result: PrefectRunResult) -> None:
         """Note intervals as failed whose attempt could not say so itself."""

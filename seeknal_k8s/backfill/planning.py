@@ -149,11 +149,17 @@ def execution(plan: BackfillPlan, request: BackfillRequest) -> Plan:
     options = _options(scope)
     links = tuple(_link(scope, node.id) for node in scope.chain)
     runs: list[NodeRun] = []
-    for at in range(0, len(plan.todo), request.chunk):
-        several = plan.todo[at : at + request.chunk]
+    todo = {each.key for each in plan.todo}
+    for at in range(0, len(plan.intervals), request.chunk):
+        # Cut where a backfill that has done nothing yet would: then a second try finds its Jobs.
+        several = plan.intervals[at : at + request.chunk]
         spans = tuple(
-            Span(each.key, tuple(dates_of(each, scope.upper).items())) for each in several
+            Span(each.key, tuple(dates_of(each, scope.upper).items()))
+            for each in several
+            if each.key in todo
         )
+        if not spans:
+            continue
         first, last = several[0].key.partition("/")[0], several[-1].key.partition("/")[2]
         before = (runs[-1].key,) if plan.policy.ascending and runs else ()
         runs.append(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from seeknal_k8s.results import PrefectRunResult, RunResults
 
+INTERVALS, BACKFILL = "seeknal-intervals", "seeknal-backfill-summary"
 PROGRESS, NODES, SUMMARY = "seeknal-progress", "seeknal-nodes", "seeknal-run-summary"
 
 _LOG = logging.getLogger("prefect.seeknal_k8s")
@@ -111,6 +112,36 @@ async def begin() -> UUID | None:
 async def advance(artifact: UUID, percent: float) -> None:
     """Move the progress bar to so many percent."""
     await tried(aupdate_progress_artifact(artifact, progress=round(percent, 1)))
+
+
+def backfill_summary(node_id: str, results: RunResults, *, seconds: float) -> str:
+    """Return the summary of a backfill in Markdown: failures first."""
+    failed = {key: r for key, r in results.items() if not r.success and not skipped(r)}
+    left = sum(skipped(result) for result in results.values())
+    before = sum(result.reason == "Cached" for result in results.values())
+    good = len(results) - len(failed) - left
+    counts = (
+        f"{good} of {len(results)} intervals are done, {before} of them since an earlier backfill; "
+        f"{len(failed)} failed, {left} were not run, in {seconds:.1f} s."
+    )
+    head = f"# Backfill of {node_id} {'succeeded' if results.success else 'failed'}"
+    lines = [head, "", counts]
+    for key, result in list(failed.items())[:_MOST]:
+        lines += ["", f"## {key}: {result.reason}", ""]
+        lines += [_quoted(result.message), ""] if result.message else []
+    if len(failed) > _MOST:
+        lines += ["", f"and {len(failed) - _MOST} more: see the table `{INTERVALS}`"]
+    lines += ["", "```console", f"seeknal-k8s intervals {node_id}", "```", ""]
+    return "\n".join(lines)
+
+
+async def conclude_backfill(node_id: str, results: RunResults, *, seconds: float) -> None:
+    """Write the table of intervals and the summary of a backfill."""
+    table = [{"interval": row.pop("node"), **row} for row in rows(results)]
+    description = f"Intervals of {node_id}"
+    await tried(acreate_table_artifact(table, key=INTERVALS, description=description))
+    text = backfill_summary(node_id, results, seconds=seconds)
+    await tried(acreate_markdown_artifact(text, key=BACKFILL))
 
 
 async def conclude(results: RunResults, *, seconds: float) -> None:

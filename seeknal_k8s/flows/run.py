@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence  # noqa: TC003 - Prefect reads the annotations
+from collections.abc import (  # noqa: TC003 - Prefect reads the annotations
+    Callable,
+    Coroutine,
+    Mapping,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import Flow, get_client
@@ -56,7 +61,7 @@ class ResultsFlow(Flow[..., Any]):
         return cast("ResultsFlow", made)
 
 
-def require_success(results: RunResults) -> RunResults:
+def require_success(results: RunResults, what: str = "nodes") -> RunResults:
     """Return the results of a flow's run.
 
     Raises:
@@ -65,13 +70,13 @@ def require_success(results: RunResults) -> RunResults:
     """
     if results.success:
         return results
-    failed = [node for node, result in results.failed.items() if not skipped(result)]
+    failed = [key for key, result in results.failed.items() if not skipped(result)]
     left = len(results.failed) - len(failed)
-    named = ", ".join(f"{node} ({results[node].reason})" for node in failed[:_NAMED])
+    named = ", ".join(f"{key} ({results[key].reason})" for key in failed[:_NAMED])
     more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
     below = f"; {left} skipped" if left else ""
     raise NodesFailed(
-        f"{len(failed)} of {len(results)} nodes failed: {named}{more}{below}", results
+        f"{len(failed)} of {len(results)} {what} failed: {named}{more}{below}", results
     )
 
 
@@ -89,11 +94,17 @@ def run_shown(asked: RunRequest) -> RunResults:
         finally:
             await showing.close()
 
+    return aloof(work, asked.on)
+
+
+def aloof(work: Callable[[], Coroutine[Any, Any, RunResults]], on: On) -> RunResults:
+    """Return what the work returns; a pod that is told to end leaves the Jobs as they are."""
+
     def leave(interruption: BaseException) -> bool:
         # A pod that is moved elsewhere starts again and goes on with its Jobs; who cancels a flow
         # run in Prefect wants them to end.
         return (
-            asked.on == "kubernetes"
+            on == "kubernetes"
             and isinstance(interruption, TerminationSignal)
             and not is_cancelled(str(current.id))
         )

@@ -55,7 +55,7 @@ _CACHED = PrefectRunResult(
 
 
 @dataclass(slots=True)
-class _Shown:
+class Shown:
     """One node as it is shown: when it began, what happened to it, and how it ended."""
 
     node: Node
@@ -79,7 +79,7 @@ class Showing:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._run_id = ""
-        self._nodes: dict[str, _Shown] = {}
+        self._nodes: dict[str, Shown] = {}
         self._tasks: dict[str, asyncio.Task[State[Any] | None]] = {}
         self._progress: asyncio.Task[None] | None = None
         self._over = asyncio.Event()
@@ -123,19 +123,23 @@ class Showing:
         runs = {run.node.id for run in plan.runs}
         for node in plan.graph.nodes.values():
             if node.id in runs or node.id in plan.cached or node.id in event.resumed:
-                self._nodes[node.id] = _Shown(node)
+                self._nodes[node.id] = Shown(node)
         for node_id in {*plan.cached, *event.resumed} & self._nodes.keys():
             self._nodes[node_id].end(_CACHED)
+        self._show_all()
+
+    def _show_all(self) -> None:
+        """Give each node a task run, unless there are too many, and all of them a progress bar."""
         if len(self._nodes) <= MOST_TASKS:
-            self._tasks = {
-                node_id: asyncio.create_task(self._show(shown))
-                for node_id, shown in self._nodes.items()
-            }
+            for node_id, shown in self._nodes.items():
+                if node_id not in self._tasks:
+                    self._tasks[node_id] = asyncio.create_task(self._show(shown))
         else:
             _LOG.warning("%d nodes have no task runs of their own", len(self._nodes))
-        self._progress = asyncio.create_task(self._show_progress())
+        if self._progress is None:
+            self._progress = asyncio.create_task(self._show_progress())
 
-    async def _show(self, shown: _Shown) -> State[Any] | None:
+    async def _show(self, shown: Shown) -> State[Any] | None:
         """Return the final state of the node's task run, None if Prefect did not take it."""
         above = [self._tasks[up] for up in shown.node.inputs if up in self._tasks]
         inputs = [state for state in await asyncio.gather(*above) if state is not None]
@@ -166,9 +170,13 @@ class Showing:
             return None
         return state
 
-    async def _follow(self, shown: _Shown) -> None:
+    def _folder(self, shown: Shown) -> Path:
+        """Return the folder with the node's attempts."""
+        return self._store.folder(self._run_id).bundle(shown.node.id)
+
+    async def _follow(self, shown: Shown) -> None:
         """Copy the node's log to Prefect, until it has ended."""
-        log = _NodeLog(self._store.folder(self._run_id).bundle(shown.node.id))
+        log = _NodeLog(self._folder(shown))
         noted = 0
         while True:
             await asyncio.wait([shown.ended], timeout=_LOG_EVERY)

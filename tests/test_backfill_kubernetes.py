@@ -1,0 +1,105 @@
+"""A year of days as Jobs on a real cluster: its coordinator is killed twice, and every day is there once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from seeknal_k8s.backfill.ledger import Ledger
+from seeknal_k8s.store import Store
+from tests.cluster.harness import until
+from tests.faithful import EXAMPLE, copy_project, ours
+from tests.on_kubernetes import NO_REQUESTS, Volume, volume
+from tests.small import PROGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.cluster.harness import Namespace
+
+NODE = "transform.category_sales"
+SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS}), "ttl": "1h"}
+CHUNK = 15
+PIECES = -(-365 // CHUNK)
+YEAR = ["--start", "2025-01-01", "--end", "2025-12-31", "--chunk", str(CHUNK)]
+LONG = 900.0
+
+
+@pytest.fixture
+def store(audited: Namespace, image: str) -> Iterator[Volume]:
+    with volume(audited, image) as made:
+        copy_project(EXAMPLE, made.path / "project")
+        yield made
+
+
+def start(store: Volume, *arguments: str) -> subprocess.Popen[str]:
+    """Start a backfill of the example, as a process of its own."""
+    command = ["backfill", "category_sales", "-C", str(store.path / "project"), *arguments]
+    return subprocess.Popen(
+        [*PROGRAM, *command, "--on", "kubernetes"],
+        env=store.environment(**SMALL),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        umask=0,
+    )
+
+
+def ledger(root: Path) -> Ledger:
+    return Ledger(Store(root), NODE)
+
+
+def rows(root: Path) -> list[tuple[Any, ...]]:
+    glob = str(ledger(root).data(NODE) / "*" / "*.parquet")
+    with duckdb.connect(":memory:") as connection:
+        query = f"SELECT * FROM read_parquet('{glob}', hive_partitioning=true) ORDER BY ALL"
+        return connection.execute(query).fetchall()
+
+
+def created(store: Volume) -> Counter[str]:
+    """Return how often each Job was created, as the API server's audit log has it."""
+    requests = store.namespace.requests()
+    return Counter(r.name for r in requests if r.call == "create jobs" and r.code == 201)
+
+
+def _done(store: Volume, enough: int) -> bool:
+    return len(ledger(store.path).done()) >= enough
+
+
+def test_a_year_killed_twice_is_once_in_ledger_audit_log_and_data(
+    store: Volume, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    for enough in (CHUNK, 6 * CHUNK):
+        process = start(store, *YEAR, "--max-parallel", "4")
+        until(partial(_done, store, enough), f"{enough} days", seconds=LONG)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = start(store, *YEAR, "--max-parallel", "4")
+    said, _ = process.communicate(timeout=LONG)
+    assert process.returncode == 0, said
+
+    assert len(ledger(store.path).done()) == 365
+    jobs = {job["metadata"]["name"]: job for job in store.jobs(NODE)}
+    intervals = Counter(
+        job["metadata"]["annotations"]["seeknal.io/interval"] for job in jobs.values()
+    )
+    assert len(intervals) == PIECES
+    assert set(intervals.values()) == {1}
+    assert set(created(store).values()) == {1}
+    calls = len([r for r in store.namespace.requests() if r.call != "create events"])
+    record_property("measured", f"{calls / PIECES:.1f} requests for an attempt, three tries in all")
+
+    here = copy_project(EXAMPLE, tmp_path / "shop")
+    local = ours(here, tmp_path / "home", "backfill", "category_sales", *YEAR)
+    assert local.returncode == 0, local.stderr
+    assert rows(store.path) == rows(here / ".seeknal-k8s")
