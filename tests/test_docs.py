@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from seeknal_k8s import exitcodes
@@ -37,6 +38,20 @@ def test_every_command_of_the_readme_works_on_the_example(tmp_path: Path) -> Non
     for command in sorted(set(commands()), key=commands().index):
         done = ours(project, tmp_path / "home", *shlex.split(command)[1:])
         assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_every_command_of_the_page_on_backfills_works_on_the_example(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "backfill.md").read_text(encoding="utf-8")
+    project = copy_project(EXAMPLE, tmp_path / "shop")
+    lines = [line for block in blocks(page, "console") for line in block.splitlines()]
+    assert len(lines) == 3
+    for line in lines:
+        done = ours(project, tmp_path / "home", *shlex.split(line.removeprefix("$ "))[1:])
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+    query = next(block for block in blocks(page, "sql") if "read_parquet" in block)
+    with duckdb.connect(":memory:", config={"file_search_path": str(project)}) as connection:
+        days = {row[-1] for row in connection.execute(query).fetchall()}
+    assert len(days) == 90
 
 
 def test_the_options_of_the_readme_are_options_of_the_example(tmp_path: Path) -> None:
