@@ -391,3 +391,10 @@ def test_prefects_own_command_takes_the_printed_file(
 def test_a_file_cannot_rename_a_flow() -> None:
     with pytest.raises(UsageError, match="cannot call a flow 'nightly'"):
         file.prefect_yaml(request("nightly"))
+
+
+def test_a_backfill_is_deployed_like_a_run(work_pool: str) -> None:
+    given = {"node_id": "transform.a", "start_date": "2024-01-01", "end_date": "2024-12-31"}
+    there = read(apply("seeknal-backfill", work_pool=work_pool, parameters=given))
+    assert there.entrypoint == "seeknal_k8s.flows.seeknal_backfill_flow"
+    assert there.parameters == {"project_path": "/project", **given}

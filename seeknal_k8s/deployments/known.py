@@ -79,8 +79,6 @@ def check_parameters(flow: Flow[..., Any], given: dict[str, Any]) -> list[str]:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
             problems.append(f"the flow has no parameter {name!r}; {hint}")
-    missing = [name for name in flow.parameters.required if name not in given]
-    problems += [f"the flow needs the parameter {name!r}" for name in missing]
     return problems or _mistyped(flow, given)
 
 
