@@ -42,11 +42,13 @@ def _definition(node: DAGNode) -> str:
 
 def _targets(data: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return where a node writes to, and how: as in ``materialization:`` or ``materializations:``."""
-    several = data.get("materializations")
-    written = several if isinstance(several, list) else [data.get("materialization")]
+    several, single = data.get("materializations"), data.get("materialization")
+    written = several if isinstance(several, list) else []
+    if not written and isinstance(single, dict) and single.get("enabled"):
+        written = [single]
     found = []
     for one in written:
-        if not isinstance(one, dict) or not one.get("table") or one.get("enabled") is False:
+        if not isinstance(one, dict) or not one.get("table"):
             continue
         kind = str(one.get("type", "iceberg")).lower()
         usual = "full" if kind == "postgresql" else "append"
