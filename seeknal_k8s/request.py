@@ -112,6 +112,11 @@ def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[st
         return request, run_id, new_pins(run_id)
     folder = store.run(request.resume)
     about = folder.about()
+    if about.get("kind") == "backfill":
+        raise UsageError(
+            f"'{folder.id}' is a backfill of {about.get('node')}\n"
+            "  → go on with it: the same command as before"
+        )
     for newer in store.runs():
         if newer.id == folder.id:
             break

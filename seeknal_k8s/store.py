@@ -119,6 +119,13 @@ class RunFolder:
             return sorted(numbered, key=lambda path: int(path.name))
         return []
 
+    def attempts_of(self, key: str) -> list[Path]:
+        """Return the folders of the attempts of what the run calls so: a node, or some intervals."""
+        about = self.about()
+        if about.get("kind") == "backfill":
+            return self.attempts(str(about["node"]), key)
+        return self.attempts(key)
+
 
 @dataclass(frozen=True, slots=True)
 class Store:
@@ -203,6 +210,18 @@ class Store:
         except OSError:
             return None
         return None
+
+    def is_backfilling(self, node_id: str, run_id: str) -> bool:
+        """Whether a backfill of this id is at work on a node right now."""
+        claim = self.root / "intervals" / bundle_name(node_id) / "claims" / f"{run_id}.json"
+        try:
+            with claim.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     @contextlib.contextmanager
     def lock(self, run_id: str, *, shared: bool = False) -> Iterator[None]:

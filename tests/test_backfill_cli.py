@@ -121,6 +121,17 @@ def test_the_calendar_shows_what_is_done_and_what_is_missing(year: Path, tmp_pat
     assert {one["status"] for one in told["intervals"]} == {"done"}
 
 
+def test_other_commands_know_a_backfill(year: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (run,) = {record.run for record in ledger(year).done().values()}
+    last = "2025-12-27/2026-01-01"
+    assert re.search(r"\d+ nodes succeeded, \d+ cached", ours(year, home, "show", run).stdout)
+    said = ours(year, home, "logs", last, "--run", run).stdout
+    assert "── 2025-12-31/2026-01-01  transform.category_sales" in said
+    refused = ours(year, home, "run", "--resume", run)
+    assert (refused.returncode, f"'{run}' is a backfill of {NODE}" in refused.stderr) == (2, True)
+
+
 def test_a_dry_run_says_what_would_run_and_runs_nothing(tmp_path: Path) -> None:
     project = copy_project(EXAMPLE, tmp_path / "shop")
     done = ours(project, tmp_path / "home", *YEAR, "--chunk", "30", "--dry-run")

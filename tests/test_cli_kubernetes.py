@@ -63,7 +63,7 @@ def test_render_prints_the_anchor_and_then_a_job_for_each_node(tmp_path: Path) -
     anchor, *jobs = list(yaml.safe_load_all(done.stdout))
     assert anchor["kind"] == "ConfigMap"
     assert anchor["data"]["run"] == "preview"
-    assert len(jobs) == 24
+    assert len(jobs) == 25
     for job in jobs:
         assert job["metadata"]["ownerReferences"][0]["name"] == anchor["metadata"]["name"]
         assert podsecurity.violations(job["spec"]["template"]) == []

@@ -157,7 +157,7 @@ def test_the_example_runs_in_a_folder_whose_name_is_text_of_all_kinds(tmp_path: 
     try:
         ran = run(shop)
         assert {node: result.message for node, result in ran.results.failed.items()} == {}
-        assert len(ran.results) == 24
+        assert len(ran.results) == 25
         assert {result.reason for result in run(shop).results.values()} == {"Cached"}
     finally:
         shutil.rmtree(FEATURE_STORE / name, ignore_errors=True)

@@ -90,7 +90,7 @@ def test_the_server_takes_what_render_prints(store: Volume) -> None:
     copy_project(EXAMPLE, store.path / "project")
     text = said(store, "render", "-C", str(store.path / "project"))
     taken = store.namespace.kubectl("apply", "--dry-run=server", "-f", "-", stdin=text)
-    assert taken.count("created (server dry run)") == 25
+    assert taken.count("created (server dry run)") == 26
     assert store.jobs() == []
 
 

@@ -33,10 +33,13 @@ _CHUNK = 1 << 20
 
 def status(store: Store, run: RunFolder) -> str:
     """Return running, succeeded, failed, interrupted, or died: it says it runs and nobody does."""
-    noted = str(run.about().get("status", DIED))
-    if noted == RUNNING and (store.holder() or {}).get("run") != run.id:
-        return DIED
-    return noted
+    about = run.about()
+    noted = str(about.get("status", DIED))
+    if noted != RUNNING:
+        return noted
+    if about.get("kind") == "backfill":
+        return RUNNING if store.is_backfilling(str(about["node"]), run.id) else DIED
+    return RUNNING if (store.holder() or {}).get("run") == run.id else DIED
 
 
 def results_so_far(run: RunFolder, state: str) -> RunResults:
@@ -49,7 +52,7 @@ def results_so_far(run: RunFolder, state: str) -> RunResults:
 
 
 def _so_far(run: RunFolder, node: str, state: str) -> PrefectRunResult:
-    attempts = run.attempts(node)
+    attempts = run.attempts_of(node)
     if not attempts:
         reason = "Waiting" if state == RUNNING else "NotRun"
         return _result(None, Ending(NO_EXIT_CODE, "it has not begun"), reason, 0, success=False)
@@ -138,7 +141,7 @@ class NodeLog:
         Raises:
             UsageError: there is no such attempt.
         """
-        attempts = self.run.attempts(self.node)
+        attempts = self.run.attempts_of(self.node)
         numbers = [int(attempt.name) for attempt in attempts]
         if self._number in numbers:
             return attempts[numbers.index(self._number)]
@@ -162,7 +165,7 @@ class NodeLog:
         return self.folder()
 
     def _there(self) -> bool:
-        numbers = {int(attempt.name) for attempt in self.run.attempts(self.node)}
+        numbers = {int(attempt.name) for attempt in self.run.attempts_of(self.node)}
         return bool(numbers) if self._number is None else self._number in numbers
 
     def document(self, folder: Path) -> dict[str, Any]:
