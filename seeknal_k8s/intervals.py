@@ -16,7 +16,7 @@ import re
 from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -53,7 +53,7 @@ _MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{
 _YEARS = range(1900, 2201)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Interval:
     """From ``start`` to before ``end``; both know their time zone.
 
@@ -64,7 +64,7 @@ class Interval:
     end: datetime
     partial: bool = False
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Return both ends as text, such as ``2024-01-01/2024-01-02``."""
         return f"{text_of(self.start)}/{text_of(self.end)}"

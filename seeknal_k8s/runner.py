@@ -92,6 +92,8 @@ class Runner:
     max_failures: int | None = None
     keeper: Keeper | None = None
     _nodes: dict[str, _Progress] = field(default_factory=dict)
+    _readers: dict[str, list[_Progress]] = field(default_factory=dict)
+    _failures: int = 0
     _ready: list[tuple[float, str]] = field(default_factory=list)
     _attempts: dict[asyncio.Task[Ending], tuple[_Progress, Attempt]] = field(default_factory=dict)
     _delays: dict[asyncio.Task[None], _Progress] = field(default_factory=dict)
@@ -119,6 +121,8 @@ class Runner:
                 self.backend.share(run.options),
             )
         for progress in self._nodes.values():
+            for key in progress.waits_for:
+                self._readers.setdefault(key, []).append(progress)
             if progress.run.key not in self.results and not progress.waits_for:
                 self._push(progress)
         try:
@@ -149,10 +153,7 @@ class Runner:
     def _had_enough(self) -> bool:
         """Whether as many have failed as the run is to bear."""
         most = 1 if self.fail_fast else self.max_failures
-        if most is None:
-            return False
-        failed = (run for run in self.results.values() if not run.success and run.attempts)
-        return sum(1 for _ in failed) >= most
+        return most is not None and self._failures >= most
 
     def _push(self, progress: _Progress) -> None:
         key = progress.run.key
@@ -266,24 +267,24 @@ class Runner:
         self.ended[key] = state_record(progress.run.node.digest, result, ending)
         self._note(key, result)
         if result.success:
-            for other in self._nodes.values():
-                if key in other.waits_for:
-                    other.waits_for.discard(key)
-                    if not other.waits_for:
-                        self._push(other)
+            for other in self._readers.get(key, ()):
+                other.waits_for.discard(key)
+                if not other.waits_for:
+                    self._push(other)
         else:
+            self._failures += 1
             self._skip_below(key)
 
     def _skip_below(self, failed: str) -> None:
         """Skip what waits for a failed node, directly or not: it must never run on old data."""
         below = [failed]
         while below:
-            upstream = below.pop()
-            for node_id, progress in self._nodes.items():
-                if upstream in progress.waits_for and node_id not in self.results:
+            for progress in self._readers.get(below.pop(), ()):
+                key = progress.run.key
+                if key not in self.results:
                     message = f"skipped, because {failed} failed"
-                    self._note(node_id, _never_ran("UpstreamFailed", message))
-                    below.append(node_id)
+                    self._note(key, _never_ran("UpstreamFailed", message))
+                    below.append(key)
 
     def _note(self, node_id: str, result: PrefectRunResult) -> None:
         self.results[node_id] = result

@@ -209,6 +209,21 @@ def test_restating_runs_what_is_done_and_leaves_the_rest_alone(tmp_path: Path) -
     assert days(data(project)) == FIVE
 
 
+def test_under_its_own_id_a_restatement_goes_on_and_does_nothing_twice(tmp_path: Path) -> None:
+    project = a_project(tmp_path)
+    fill(project, end="2024-01-03")
+    once: dict[str, Any] = {"restate": True, "run_id": "again"}
+    fill(project, end="2024-01-02", **once)
+    more = fill(project, end="2024-01-03", **once)
+    assert more.ran == ["2024-01-03/2024-01-04"]
+    assert {record.run for record in ledger(project).done().values()} == {"again"}
+    transform(
+        project, "daily", "SELECT day, 7 AS n FROM ref('transform.of_day')", "transform.of_day"
+    )
+    assert fill(project, end="2024-01-03", **once).reasons == {"Succeeded"}
+    assert {n for _, _, n in data(project)} == {7}
+
+
 FAILS_ON_THE_THIRD = """
     SELECT day, n FROM (SELECT day, COUNT(*) AS n FROM ref('transform.of_day') GROUP BY day)
     WHERE CASE WHEN '{{ start_date }}' = '2024-01-03' THEN error('no such day') ELSE true END

@@ -76,7 +76,7 @@ async def run(
         claim = claims.Claim(run_id, shape, made.todo, alone=made.policy.serial)
         with claims.held(ledger.root / "claims", claim):
             # Another one may have been at work until a moment ago.
-            made = planning.make(scope, request, ledger.done())
+            made = planning.make(scope, request, ledger.done(), run_id)
             await _run_what_is_shared(made, request, observer)
             async with coordinator.locked(
                 [request.place], run_id, request.wait, observer, shared=True
@@ -105,26 +105,28 @@ async def _run_id(request: BackfillRequest, shape: str, ledger: Ledger) -> str:
     dead = claims.dead(ledger.root / "claims")
     same = [one.run for one in dead if one.shape == shape]
     if request.on == "kubernetes":
-        await _end_jobs(request, [one.run for one in dead if one.run not in same[:1]])
+        spared = {request.run_id, *same[:1]}
+        await _end_jobs(request, [one.run for one in dead if one.run not in spared])
     if request.run_id is not None:
         folder = request.place.folder(request.run_id)
         if folder.about().get("kind", "backfill") != "backfill":
             raise UsageError(f"'{request.run_id}' is a run, not a backfill: take another id")
+        if request.on == "kubernetes" and folder.about().get("shape", shape) != shape:
+            await _end_jobs(request, [request.run_id])  # they do what is wanted no more
         return request.run_id
     return same[0] if same else new_run_id()
 
 
 async def _end_jobs(request: BackfillRequest, runs: list[str]) -> None:
     """End what is left of backfills whose coordinators were killed."""
-    left = [run for run in runs if run != request.run_id]
-    if not left or request.settings is None:
+    if not runs or request.settings is None:
         return
     from seeknal_k8s import cleaning  # noqa: PLC0415 - the cluster's client is not for laptops
     from seeknal_k8s.cluster import Cluster  # noqa: PLC0415
 
     settings = request.settings
     async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
-        for run in left:
+        for run in runs:
             await cleaning.cancel(cluster, run, anchor_name(run))
 
 
@@ -164,6 +166,8 @@ class _Backfill:
         self._observer = observer
         self._keeping = Keeping(ledger, made, request, run_id)
         self._pins = self._folder.about().get("pins") or new_pins(run_id)
+        self._shape = _shape(request, made)
+        self._is_same = self._folder.about().get("shape") == self._shape
         self._digest = ""
         self._project = ""
 
@@ -209,7 +213,9 @@ class _Backfill:
 
     def _take_up(self, plan: Plan) -> dict[str, int]:
         """Keep what an earlier try of this run has finished; return which attempts it left."""
-        running = {}
+        running: dict[str, int] = {}
+        if not self._is_same:  # under the same id, but with other logic
+            return running
         for each in plan.runs:
             attempts = self._folder.attempts(each.node.id, each.interval)
             for attempt in attempts:
@@ -261,6 +267,7 @@ class _Backfill:
             id=self._folder.id,
             project=self._project,
             node=node.id,
+            shape=self._shape,
             status="running",
             started=self._folder.about().get("started") or utc_now(),
             ended=None,

@@ -41,8 +41,10 @@ class BackfillPlan:
     warnings: tuple[Problem, ...] = ()
 
 
-def make(scope: Scope, request: BackfillRequest, done: Mapping[str, Record]) -> BackfillPlan:
-    """Return what to do.
+def make(
+    scope: Scope, request: BackfillRequest, done: Mapping[str, Record], run_id: str = ""
+) -> BackfillPlan:
+    """Return what to do; what this very run has done already, before a crash, counts as done.
 
     Raises:
         UsageError: the range makes no sense.
@@ -57,10 +59,13 @@ def make(scope: Scope, request: BackfillRequest, done: Mapping[str, Record]) -> 
     kept: list[str] = []
     for interval in wanted:
         record = done.get(interval.key)
-        if record is None or record.partial or request.restate:
+        if record is None or record.partial:
             todo.append(interval)
         elif record.logic != scope.logic:
-            (todo if request.rerun_changed else changed).append(interval)
+            again = request.rerun_changed or request.restate
+            (todo if again else changed).append(interval)
+        elif request.restate and record.run != run_id:
+            todo.append(interval)
         else:
             kept.append(interval.key)
     how = policy(scope)

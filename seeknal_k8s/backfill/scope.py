@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from seeknal_k8s import graph as graphs
 from seeknal_k8s.drafting import draft
 from seeknal_k8s.errors import Problem, ProjectRefused
-from seeknal_k8s.intervals import text_of
 from seeknal_k8s.names import digest
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ def dates_of(interval: Interval, upper: Upper) -> dict[str, str]:
     Raises:
         ProjectRefused: its last day is asked for, and it does not end with a day.
     """
-    start, end = text_of(interval.start), text_of(interval.end)
+    start, _, end = interval.key.partition("/")
     if upper == "inclusive":
         if len(start) != len("2024-01-01") or len(end) != len("2024-01-01"):
             what = f"with <= '{{{{ end_date }}}}' an interval has to end with a day: {interval.key}"
