@@ -40,7 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m cluster` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"cluster", "control_plane"} & set(getattr(item, "fixturenames", ())):
+        if {"cluster", "control_plane", "helm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("cluster")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(SLOW))
@@ -77,6 +77,14 @@ def _not_here(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def helm() -> Path:
+    """Return the helm that comes with the tests' own cluster."""
+    if not harness.HELM.exists():
+        _not_here(f"{harness.HELM} is missing: make cluster-build")
+    return harness.HELM
 
 
 @pytest.fixture(scope="module")

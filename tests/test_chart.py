@@ -66,15 +66,11 @@ EVERYTHING: dict[str, Any] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def helm() -> None:
-    """Ask for helm, which the tests' own cluster brings along."""
-    if not program().exists():
-        pytest.skip(f"{program()} is missing: make cluster-build")
+pytestmark = pytest.mark.usefixtures("helm")
 
 
 def program() -> Path:
-    return harness.root() / "bin" / "helm"
+    return harness.HELM
 
 
 @dataclass(frozen=True)

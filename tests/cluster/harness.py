@@ -47,6 +47,9 @@ def root() -> Path:
     return Path(os.environ.get("CLUSTER_ROOT") or Path(cache) / "seeknal-k8s-cluster")
 
 
+HELM = root() / "bin" / "helm"
+
+
 def missing() -> list[str]:
     """Return what this machine lacks to run a cluster of our own; empty if nothing."""
     lacks = []
