@@ -25,7 +25,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check format test test-cluster demo bench docs schema image cluster-build cluster-up cluster-down clean distclean
+.PHONY: help setup check format test test-cluster demo bench docs schema manifests image kind kind-down cluster-build cluster-up cluster-down clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; \
@@ -64,12 +64,34 @@ docs: .venv/.ready ## Write the generated pages of docs/
 	mv docs/troubleshooting.md.new docs/troubleshooting.md
 	$(BIN)/python helm/generate.py
 
+manifests: cluster-build ## Write manifests/seeknal-k8s.yaml: the chart with its defaults, for those without Helm
+	$(BIN)/python helm/generate.py --manifests
+
 schema: .venv/.ready ## Write docs/seeknal-k8s.schema.json, which editors use for seeknal-k8s.yml
 	$(BIN)/python -m seeknal_k8s.options > docs/seeknal-k8s.schema.json.new
 	mv docs/seeknal-k8s.schema.json.new docs/seeknal-k8s.schema.json
 
 image: cluster-build ## Build the image into our cluster, print its size (PROJECT=, TAG=localhost/seeknal-k8s:dev)
 	tests/cluster/image $(TAG) . --opt build-arg:PROJECT=$(PROJECT) --opt build-arg:VERSION=$(VERSION)
+
+kind: .venv/.ready ## All of it on a laptop with Docker, kind, kubectl and helm: cluster, chart, example
+	mkdir -p .kind-store && chmod 777 .kind-store
+	kind get clusters | grep -qx seeknal || kind create cluster --config kind-config.yaml
+	docker build --build-arg PROJECT=$(PROJECT) --build-arg VERSION=$(VERSION) -t localhost/seeknal-k8s:kind .
+	kind load docker-image --name seeknal localhost/seeknal-k8s:kind
+	kubectl --context kind-seeknal apply -f manifests/kind/namespace.yaml -f manifests/kind/store.yaml
+	helm upgrade --install seeknal helm/seeknal-k8s --kube-context kind-seeknal --namespace seeknal \
+		--values manifests/kind/values.yaml --wait --timeout 10m
+	kubectl --context kind-seeknal --namespace seeknal port-forward service/seeknal-seeknal-k8s-server 4200 & \
+		trap "kill $$!" EXIT; until curl -sf http://127.0.0.1:4200/api/health >/dev/null; do sleep 1; done; \
+		export PREFECT_API_URL=http://127.0.0.1:4200/api; \
+		$(BIN)/seeknal-k8s deploy daily --project /project && \
+		$(BIN)/prefect deployment run seeknal-run-pipeline/daily --watch
+	@echo "Look at it: kubectl --context kind-seeknal --namespace seeknal port-forward service/seeknal-seeknal-k8s-server 4200"
+	@echo "and open http://127.0.0.1:4200"
+
+kind-down: ## End the cluster of `make kind`; .kind-store stays
+	kind delete cluster --name seeknal
 
 cluster-build: ## Compile a Kubernetes for the tests, as pinned in tests/cluster: once, 15 minutes on two cores
 	tests/cluster/build

@@ -1,8 +1,9 @@
 """Write the chart's README and values.schema.json from values.yaml, whose comments say what keys mean.
 
-    python helm/generate.py [--check]
+    python helm/generate.py [--manifests]
 
-``--check`` changes nothing and fails if a file is not as it would be written. ``settings`` comes from
+``--manifests`` writes manifests/seeknal-k8s.yaml instead, with the helm of the tests' cluster, or the
+one on PATH. ``settings`` comes from
 ``seeknal_k8s.settings``, so that the chart knows every setting and no other.
 """
 
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
-import sys
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -191,22 +193,35 @@ These are decided by other values:
 |---|---|""".splitlines()
 
 
-def main() -> int:
-    """Write both files, or see whether they are up to date."""
+def manifests(helm: str) -> str:
+    """Return the chart's objects with its defaults, as helm renders them."""
+    command = [helm, "template", "seeknal", str(CHART), "--namespace", "seeknal", "--skip-tests"]
+    command += ["--set", "prefect.apiUrl=http://prefect-server:4200/api"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return f"{_MANIFESTS}{done.stdout}"
+
+
+_MANIFESTS = """\
+# The chart with its defaults, for those who do without Helm: change what has to be changed, then
+#   kubectl apply --namespace seeknal -f manifests/seeknal-k8s.yaml
+# Made by `make manifests`.
+"""
+
+
+def main() -> None:
+    """Write the files."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
-    stale = []
-    for name, text in (("values.schema.json", schema()), ("README.md", readme())):
-        file = CHART / name
-        if check and (not file.exists() or file.read_text(encoding="utf-8") != text):
-            stale.append(name)
-        elif not check:
-            file.write_text(text, encoding="utf-8")
-    if stale:
-        print(f"not up to date: {', '.join(stale)}; write them anew: make docs")  # noqa: T201
-    return len(stale)
+    parser.add_argument("--manifests", action="store_true")
+    if parser.parse_args().manifests:
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        root = Path(os.environ.get("CLUSTER_ROOT") or Path(cache) / "seeknal-k8s-cluster")
+        ours = root / "bin" / "helm"
+        text = manifests(str(ours) if ours.exists() else "helm")
+        (CHART.parent.parent / "manifests" / "seeknal-k8s.yaml").write_text(text, encoding="utf-8")
+        return
+    (CHART / "values.schema.json").write_text(schema(), encoding="utf-8")
+    (CHART / "README.md").write_text(readme(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -305,6 +305,11 @@ def every() -> list[Verdict]:
     return [*_BY_CODE.values(), _KILLED, _LOST, *_BY_REASON.values()]
 
 
+def hint(reason: str) -> str:
+    """Return what to do about a reason, with ``{node}`` to be filled in; empty if there is none."""
+    return next((verdict.hint for verdict in every() if verdict.reason == reason), "")
+
+
 def read(ending: Ending) -> Verdict:
     """Return the verdict on an ending: the backend's own reason first, the exit code last."""
     if ending.reason in _BY_REASON:

@@ -24,6 +24,8 @@ from tests.cluster import harness
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.cluster.harness import Namespace
+
 ROOT = Path(__file__).parent.parent
 CHART = ROOT / "helm" / "seeknal-k8s"
 URL = {"prefect": {"apiUrl": "http://prefect:4200/api"}}
@@ -661,3 +663,24 @@ def test_it_is_clean() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_manifests_are_the_chart_with_its_defaults() -> None:
+    file = ROOT / "manifests" / "seeknal-k8s.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert text == generate.manifests(str(program())), "write it anew: make manifests"
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "manifests").rglob("*.yaml")), ids=lambda f: f.name)
+def test_every_manifest_is_accepted_by_a_real_server(file: Path, namespace: Namespace) -> None:
+    """Only tried, not made; what is Kueue's is unknown to a cluster without it."""
+    if file.name in {"kueue.yaml", "values.yaml"}:
+        assert list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        return
+    there = [one for one in yaml.safe_load_all(file.read_text(encoding="utf-8")) if one]
+    for thing in there:
+        elsewhere = thing["metadata"].pop("namespace", None)
+        if thing["kind"] == "RoleBinding" and elsewhere:
+            thing["subjects"][0]["namespace"] = namespace.name
+    text = yaml.safe_dump_all(there)
+    namespace.kubectl("apply", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)

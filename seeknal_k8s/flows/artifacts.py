@@ -15,6 +15,7 @@ from prefect.artifacts import (
     aupdate_progress_artifact,
 )
 
+from seeknal_k8s import verdict
 from seeknal_k8s.results import skipped
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def summary(results: RunResults, *, seconds: float) -> str:
         lines += ["", f"## {node}: {result.reason}", ""]
         lines += [_quoted(result.message), ""] if result.message else []
         lines += ["```console", f"seeknal-k8s logs {node} --run {results.run_id}", "```"]
+        lines += ["", *_advice(node, result)]
     if len(failed) > _MOST:
         lines += ["", f"and {len(failed) - _MOST} more: see the table `{NODES}`"]
     if left:
@@ -77,7 +79,8 @@ def summary(results: RunResults, *, seconds: float) -> str:
         lines += ["", f"Skipped: {named}{more}."]
     if failed or left:
         resume = f"seeknal-k8s run --resume {results.run_id}"
-        lines += ["", "Mend it, then go on where it ended:", "", "```console", resume, "```"]
+        lines += ["", "Mend it, then go on where it ended: **Retry** in Prefect, or", ""]
+        lines += ["```console", resume, "```"]
     return "\n".join([*lines, ""])
 
 
@@ -89,7 +92,13 @@ def _counted(results: RunResults, good: int, failed: int, left: int, seconds: fl
 
 
 def _quoted(message: str) -> str:
-    return "\n".join(f"    {line}" for line in message.splitlines())
+    return "\n".join(f"> {line}" for line in message.splitlines())
+
+
+def _advice(node: str, result: PrefectRunResult) -> list[str]:
+    """Return what the verdict on a failed node has to say about mending it."""
+    hint = verdict.hint(result.reason).format(node=node)
+    return [hint] if hint and not hint.startswith("seeknal-k8s logs") else []
 
 
 async def tried(writing: Awaitable[Any]) -> Any:
