@@ -15,6 +15,7 @@ from seeknal_k8s.backfill import BackfillRequest
 from seeknal_k8s.backfill.ledger import Ledger
 from seeknal_k8s.errors import InputsFailed, Interrupted, ProjectRefused, StoreLocked, UsageError
 from seeknal_k8s.events import BackfillStarted, NodeEnded, NodeStarted
+from seeknal_k8s.options import parse_overrides
 from seeknal_k8s.store import Store
 from tests.projects import csv, transform, write
 from tests.running import isolate, new_project, python
@@ -412,6 +413,18 @@ def _sleeper(folder: Path) -> Path:
     text = (project / "seeknal" / "py" / "sleepy.py").read_text(encoding="utf-8")
     write(project, "seeknal/py/sleepy.py", text.replace("inputs=[]", 'start_date="none"'))
     return project
+
+
+def test_the_time_limit_is_for_one_interval_and_ends_only_that(tmp_path: Path) -> None:
+    project = _sleeper(tmp_path)
+    limit = parse_overrides(["timeout=4s", "retries=0"])
+    ran = fill(project, "sleepy", end="2024-01-04", chunk=4, options=limit, at_once=1)
+    assert {key for key, one in ran.results.items() if one.success} == {
+        "2024-01-01/2024-01-02",
+        "2024-01-04/2024-01-05",
+    }
+    errors = {record.error for record in ledger(project, "transform.sleepy").failed().values()}
+    assert errors == {"transform.sleepy: it ran longer than its timeout of 4 s"}
 
 
 async def _beside(project: Path) -> RunResults:

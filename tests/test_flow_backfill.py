@@ -9,6 +9,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from seeknal_k8s import seeknal_backfill_flow
 from seeknal_k8s.backfill.ledger import Ledger
+from seeknal_k8s.deployments import known
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.store import Store
 from tests.projects import csv, transform
@@ -92,3 +93,11 @@ def test_dates_that_make_no_sense_run_nothing(server: PrefectServer, project: Pa
     assert server.url
     with pytest.raises(UsageError, match="is not a date"):
         seeknal_backfill_flow(str(project), "daily", "yesterday", "2024-01-05")
+
+
+def test_it_can_be_deployed_to_catch_up_every_night() -> None:
+    found = known.find("seeknal-backfill")
+    assert found.entrypoint == "seeknal_k8s.flows.seeknal_backfill_flow"
+    assert known.check_parameters(found.flow, {"node_id": "daily", "last": "7d"}) == []
+    (problem,) = known.check_parameters(found.flow, {"node_id": "daily", "lst": "7d"})
+    assert "did you mean last?" in problem

@@ -327,9 +327,7 @@ class _Backfill:
             if each.piece is None or result is None or result.success:
                 continue
             keys = [span.key for span in each.piece.spans]
-            if result.attempts:
-                self._keeping.fail(keys, result)
-            found |= {key: result for key in keys if key not in self._keeping.results}
+            found |= self._keeping.failed(keys, result)
         return found
 
     def _finish(self, others: dict[str, PrefectRunResult], status: str) -> RunResults:

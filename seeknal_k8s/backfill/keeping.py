@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from seeknal_k8s import verdict
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.backfill.ledger import Record
-from seeknal_k8s.logs import redact
 from seeknal_k8s.runner import result_of
 from seeknal_k8s.store import utc_now
 
@@ -26,7 +25,11 @@ if TYPE_CHECKING:
 
 
 class Keeping:
-    """The keeper of one backfill's run. ``results`` are of the intervals that are done."""
+    """The keeper of one backfill's run.
+
+    ``results`` are of the intervals that are done, ``failures`` of those that their last attempt
+    has told about itself.
+    """
 
     def __init__(
         self, ledger: Ledger, plan: BackfillPlan, request: BackfillRequest, run_id: str
@@ -38,6 +41,7 @@ class Keeping:
         self._by_key = {interval.key: interval for interval in plan.todo}
         self._superseded = list(plan.superseded)
         self.results: dict[str, PrefectRunResult] = {}
+        self.failures: dict[str, PrefectRunResult] = {}
 
     def accept(self, attempt: Attempt, ending: Ending) -> None:
         """Keep all intervals of an attempt that has succeeded."""
@@ -46,9 +50,11 @@ class Keeping:
 
     def salvage(self, run: NodeRun, attempt: Attempt) -> NodeRun:
         """Keep what an attempt had finished before it failed; return what is left to run."""
-        self.take(attempt.folder, attempt.number)
         if run.piece is None:
             return run
+        for span in run.piece.spans:
+            self.failures.pop(span.key, None)
+        self.take(attempt.folder, attempt.number)
         left = tuple(span for span in run.piece.spans if span.key not in self.results)
         return replace(run, piece=replace(run.piece, spans=left))
 
@@ -68,25 +74,30 @@ class Keeping:
             if ending is None or key not in self._by_key or key in self.results:
                 continue
             found = verdict.read(ending)
+            result = result_of(folder, ending, found, attempts=number)
+            if len(places) > 1:  # the log is of all of them
+                result.stdout = result.stderr = ""
             if found.success:
                 self._land(key, place.parent / "home", ending)
-                result = result_of(folder, ending, found, attempts=number)
-                if len(places) > 1:  # the log is of all of them
-                    result.stdout = result.stderr = ""
                 self.results[key] = result
             else:
-                message = redact(ending.error or found.summary)
-                self._ledger.note_failure(self._record(key, ending, error=message))
+                self.failures[key] = result
+                self._ledger.note_failure(self._record(key, ending, error=result.message))
         if over:
             shutil.rmtree(folder / "intervals", ignore_errors=True)
 
-    def fail(self, keys: list[str], result: PrefectRunResult) -> None:
-        """Note intervals as failed whose attempt could not say so itself."""
-        for key in keys:
-            if key not in self.results:
+    def failed(self, keys: list[str], result: PrefectRunResult) -> dict[str, PrefectRunResult]:
+        """Return how the intervals of an attempt ended that failed, those that are not done.
+
+        What an attempt could not say itself, because it was killed, is noted now.
+        """
+        left = [key for key in keys if key not in self.results]
+        for key in left:
+            if key not in self.failures and result.attempts:
                 ending = Ending(result.exit_code, seconds=result.duration_seconds)
                 record = self._record(key, ending, error=result.message or result.reason)
                 self._ledger.note_failure(record)
+        return {key: self.failures.get(key, result) for key in left}
 
     def _land(self, key: str, home: Path, ending: Ending) -> None:
         record = self._record(key, ending)
