@@ -19,6 +19,7 @@ from seeknal_k8s.backends import Attempt, Share
 from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted
 from seeknal_k8s.logs import iso_utc, redact, tail
 from seeknal_k8s.plan import critical_path
+from seeknal_k8s.quantity import format_memory
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
 from seeknal_k8s.store import unavailable
 
@@ -221,11 +222,12 @@ class Runner:
         else:
             if self.keeper is not None:
                 progress.run = self.keeper.salvage(progress.run, attempt)
-            if self._grow(progress, found):
-                self._retry(progress, found, ending, delay=0.0)
+            if more := self._grow(progress, found):
+                self._retry(progress, f"{found.reason}: {more}", delay=0.0)
                 return
             if self._may_retry(progress, found):
-                self._retry(progress, found, ending, delay=_backoff(progress, found))
+                why = f"{found.reason}: {ending.error or found.summary}"
+                self._retry(progress, why, delay=_backoff(progress, found))
                 return
         result = result_of(attempt.folder, ending, found, attempts=progress.number)
         self._finish(progress, result, ending)
@@ -246,20 +248,22 @@ class Runner:
         progress.own_failures += 1
         return progress.own_failures <= progress.run.options.options.retries
 
-    def _grow(self, progress: _Progress, found: Verdict) -> bool:
-        """Give a node that ran out of memory more of it, up to its cap, apart from its retries."""
+    def _grow(self, progress: _Progress, found: Verdict) -> str:
+        """Give a node that ran out of memory more of it, up to its cap, apart from its retries.
+
+        Returns what it had and gets, an empty string if there is no more for it.
+        """
         now = max(progress.options.memory_bytes, progress.share.memory)
         cap = progress.options.memory_max_bytes
         if found.reason not in verdict.MEMORY or now >= cap:
-            return False
+            return ""
         more = min(int(now * MEMORY_FACTOR), cap)
         progress.options = progress.options.with_memory(more, f"after {found.reason}")
         progress.share = self.backend.share(progress.options)
-        return True
+        return f"limit {format_memory(now)}, tried again with {format_memory(more)}"
 
-    def _retry(self, progress: _Progress, found: Verdict, ending: Ending, *, delay: float) -> None:
-        message = redact(f"{found.reason}: {ending.error or found.summary}")
-        self.observer(NodeRetrying(progress.run.key, progress.number, delay, message))
+    def _retry(self, progress: _Progress, why: str, *, delay: float) -> None:
+        self.observer(NodeRetrying(progress.run.key, progress.number, delay, redact(why)))
         self._delays[asyncio.create_task(asyncio.sleep(delay))] = progress
 
     def _finish(self, progress: _Progress, result: PrefectRunResult, ending: Ending) -> None:
