@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 DAILY = "seeknal-run-pipeline/daily"
 WAITING: dict[str, Any] = {
     "node_ids": ["orders", "products"],
-    "full": True,
     "options": ["queue=nobody"],
 }
 """Two nodes whose Jobs are suspended, until a test lets them start."""
@@ -76,7 +75,7 @@ def test_a_deployed_project_runs_with_a_job_per_node(release: Release) -> None:
 
 
 def test_a_node_that_fails_fails_the_run_and_says_why(release: Release) -> None:
-    few = {"node_ids": ["orders"], "full": True}
+    few = {"node_ids": ["orders"]}
     run = release.start(DAILY, **few, options=["memory=20Mi", "memory_max=20Mi", "retries=0"])
     state = release.ended(run)
     assert state["type"] == "FAILED"
@@ -137,7 +136,7 @@ def test_helm_test_passes(release: Release) -> None:
 
 
 def test_the_password_is_in_its_secret_and_nowhere_else(release: Release) -> None:
-    run = release.start(DAILY, node_ids=["orders"], full=True)
+    run = release.start(DAILY, node_ids=["orders"])
     assert release.ended(run)["type"] == "COMPLETED"
     kinds = "configmaps,jobs,pods,deployments,statefulsets,services,events"
     secret = PASSWORD.partition(":")[2]
