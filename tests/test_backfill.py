@@ -156,6 +156,17 @@ def test_what_is_done_is_not_run_again(filled: tuple[Path, Ran]) -> None:
     assert again.events == []
 
 
+def test_the_claim_of_a_killed_backfill_goes_when_there_is_nothing_left_to_do(
+    tmp_path: Path,
+) -> None:
+    project = a_project(tmp_path)
+    fill(project, end="2024-01-01")
+    left = ledger(project).root / "claims" / "killed.json"
+    left.write_text('{"run": "killed", "shape": "s"}', encoding="utf-8")
+    assert fill(project, end="2024-01-01").events == []
+    assert not left.exists()
+
+
 def test_a_longer_range_runs_only_what_is_missing(tmp_path: Path) -> None:
     project = a_project(tmp_path)
     fill(project, end="2024-01-02")

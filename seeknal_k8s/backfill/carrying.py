@@ -70,6 +70,9 @@ async def run(
         request.place.prepare()
         made = planning.make(scope, request, ledger.done())
         if not made.todo and not request.combine:
+            dead = [one.run for one in claims.dead(ledger.root / "claims")]
+            await _end_jobs(request, dead)
+            claims.bury(ledger.root / "claims", dead)
             return _results(made, {}, run_id="")
         shape = _shape(request, made)
         run_id = await _run_id(request, shape, ledger)
@@ -104,14 +107,13 @@ async def _run_id(request: BackfillRequest, shape: str, ledger: Ledger) -> str:
     """
     dead = claims.dead(ledger.root / "claims")
     same = [one.run for one in dead if one.shape == shape]
-    if request.on == "kubernetes":
-        spared = {request.run_id, *same[:1]}
-        await _end_jobs(request, [one.run for one in dead if one.run not in spared])
+    spared = {request.run_id, *same[:1]}
+    await _end_jobs(request, [one.run for one in dead if one.run not in spared])
     if request.run_id is not None:
         folder = request.place.folder(request.run_id)
         if folder.about().get("kind", "backfill") != "backfill":
             raise UsageError(f"'{request.run_id}' is a run, not a backfill: take another id")
-        if request.on == "kubernetes" and folder.about().get("shape", shape) != shape:
+        if folder.about().get("shape", shape) != shape:
             await _end_jobs(request, [request.run_id])  # they do what is wanted no more
         return request.run_id
     return same[0] if same else new_run_id()
@@ -119,7 +121,7 @@ async def _run_id(request: BackfillRequest, shape: str, ledger: Ledger) -> str:
 
 async def _end_jobs(request: BackfillRequest, runs: list[str]) -> None:
     """End what is left of backfills whose coordinators were killed."""
-    if not runs or request.settings is None:
+    if not runs or request.on == "local" or request.settings is None:
         return
     from seeknal_k8s import cleaning  # noqa: PLC0415 - the cluster's client is not for laptops
     from seeknal_k8s.cluster import Cluster  # noqa: PLC0415
@@ -189,12 +191,12 @@ class _Backfill:
                 runner = self._runner(plan, backend, running)
                 await runner.run()
         except asyncio.CancelledError as cancelled:
-            results = self._finish(runner.results if runner else {}, "interrupted")
+            results = self._finish(self._per_interval(plan, runner), "interrupted")
             raise Interrupted(_how_to_go_on(results)) from cancelled
         except SeeknalK8sError:
-            self._finish(runner.results if runner else {}, "failed")
+            self._finish({}, "failed")
             raise
-        return self._finish(self._per_interval(plan, runner.results), "")
+        return self._finish(self._per_interval(plan, runner), "")
 
     def _runner(self, plan: Plan, backend: Backend, running: dict[str, int]) -> Runner:
         request = self._request
@@ -317,13 +319,11 @@ class _Backfill:
             profile=str(profile) if profile else None,
         ).to_dict()
 
-    def _per_interval(
-        self, plan: Plan, results: dict[str, PrefectRunResult]
-    ) -> dict[str, PrefectRunResult]:
+    def _per_interval(self, plan: Plan, runner: Runner | None) -> dict[str, PrefectRunResult]:
         """Return how each interval ended that is not done, from how its attempt did."""
         found: dict[str, PrefectRunResult] = {}
         for each in plan.runs:
-            result = results.get(each.key)
+            result = runner.results.get(each.key) if runner else None
             if each.piece is None or result is None or result.success:
                 continue
             keys = [span.key for span in each.piece.spans]

@@ -18,7 +18,7 @@ from seeknal_k8s.errors import StoreLocked
 from seeknal_k8s.store import unavailable, utc_now
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from seeknal_k8s.intervals import Interval
@@ -53,6 +53,12 @@ def dead(folder: Path) -> list[Dead]:
             if _locked(opened) and (raw := _about(opened)):
                 found.append(Dead(str(raw["run"]), str(raw["shape"])))
     return sorted(found, key=lambda one: one.run, reverse=True)
+
+
+def bury(folder: Path, runs: Iterable[str]) -> None:
+    """Clear away the claims of the dead."""
+    for run in runs:
+        (folder / f"{run}.json").unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
