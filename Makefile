@@ -25,7 +25,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check format test test-cluster demo bench docs schema manifests image kind kind-down cluster-build cluster-up cluster-down clean distclean
+.PHONY: help setup check format test test-cluster demo bench docs manifests schema image kind kind-down cluster-build cluster-up cluster-down clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; \

@@ -6,7 +6,7 @@ The project is read for two invented intervals. What is different then depends o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from seeknal_k8s.graph import Graph, Node
     from seeknal_k8s.intervals import Interval
     from seeknal_k8s.options import Resolved
+    from seeknal_k8s.plan import NodeRun
 
 PINS = {"today": "2001-02-03", "run_date": "2001-02-03T04:05:06", "run_id": "definition"}
 """One clock for all readings that are compared, or every day would be a change of logic."""
@@ -162,9 +163,8 @@ def _unlike(
     }
 
 
-def _all_runs(raw: dict[str, Any], request: BackfillRequest) -> Iterable[Any]:
-    from dataclasses import replace  # noqa: PLC0415
-
+def _all_runs(raw: dict[str, Any], request: BackfillRequest) -> Iterable[NodeRun]:
+    """Return a run of every node, for its options."""
     return draft(raw, replace(request.shares, full=True)).plan.runs
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,5 @@ def _targets(data: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def reopened(project: Project, overrides: Mapping[str, Any]) -> Project:
     """Read the project once more, with other values for some parameters."""
-    from dataclasses import replace
-
     request = project.request
     return open_project(replace(request, overrides={**request.overrides, **overrides}))
