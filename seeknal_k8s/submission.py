@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from seeknal_k8s import diagnosis, exitcodes, manifest
-from seeknal_k8s.cleaning import RUNNER
+from seeknal_k8s.cleaning import RUNNER, ended
 from seeknal_k8s.diagnosis import Clock
-from seeknal_k8s.errors import AlreadyExists, ClusterUnavailable, NotFound, StoreLocked, UsageError
+from seeknal_k8s.errors import (
+    AlreadyExists,
+    ClusterUnavailable,
+    NotFound,
+    StoreLocked,
+    TimedOut,
+    UsageError,
+)
 from seeknal_k8s.graph import Node
 from seeknal_k8s.names import digest, label_value, slug
 from seeknal_k8s.options import NodeOptions, Resolved
@@ -38,6 +46,9 @@ _FINAL = (1, UsageError.exit_code, StoreLocked.exit_code, exitcodes.CONFIGURATIO
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at a runner that has no log to follow."""
+
+_GONE_PATIENCE = 60.0
+"""Seconds for a deleted Job, and its pod, to be gone."""
 
 _SILENCE = 60.0
 """Seconds without a byte after which a log is asked for anew: a run may be silent for hours."""
@@ -158,6 +169,31 @@ async def submit(cluster: Cluster, job: dict[str, Any]) -> None:
             f"run '{run_id}' has been submitted already\n"
             f"  → follow it: seeknal-k8s submit --attach {run_id}"
         ) from error
+
+
+async def make_way(cluster: Cluster, run_id: str) -> None:
+    """Remove the Job in which a run was coordinated that has ended, so that it can be again.
+
+    Raises:
+        UsageError: it has not ended.
+        TimedOut: it does not go.
+        ClusterError: the API server refused, or could not be reached.
+    """
+    name = runner_name(run_id)
+    until = time.monotonic() + _GONE_PATIENCE
+    while time.monotonic() < until:
+        try:
+            job = await cluster.get(JOBS, name)
+        except NotFound:
+            return
+        if not ended(job):
+            raise UsageError(
+                f"run '{run_id}' has not ended\n  → follow it: seeknal-k8s submit --attach {run_id}"
+            )
+        if job.metadata.deletion_timestamp is None:
+            await cluster.delete(JOBS, name, propagation="Foreground")
+        await asyncio.sleep(_LOOK_EVERY)
+    raise TimedOut(f"Job {name} is still there\n  → see what holds it: kubectl describe job {name}")
 
 
 async def follow(

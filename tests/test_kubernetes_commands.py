@@ -231,6 +231,34 @@ def test_the_exit_code_of_a_submitted_run_is_passed_on(store: Volume) -> None:
     assert (after.returncode, "was cancelled" in after.stderr) == (2, True)
 
 
+def test_a_submitted_run_that_has_failed_goes_on_where_it_ended(store: Volume) -> None:
+    project = new_project(store.path)
+    python(project, "good", "pass")
+    mended = store.marks / "mended"
+    python(project, "bad", f"if not os.path.exists({str(mended)!r}): raise ValueError('not yet')")
+    store.namespace.kubectl("apply", "-f", str(RBAC))
+    first = program(store, "submit", "--run-id", "r1", "--set", "retries=0")
+    assert first.returncode == 1, first.stdout + first.stderr
+    refused = program(store, "submit", "--resume", "r1", "--full")
+    assert (refused.returncode, "--full" in refused.stderr) == (2, True)
+    mended.touch()
+    again = program(store, "submit", "--resume", "latest")
+    assert again.returncode == 0, again.stdout + again.stderr
+    told = asked(store, "show", "r1", "-C", str(project), "--store", str(store.path))
+    results = {one["node"]: (one["reason"], one["attempts"]) for one in told["nodes"]}
+    assert results == {"transform.good": ("Succeeded", 1), "transform.bad": ("Succeeded", 2)}
+
+
+def test_a_run_that_has_not_ended_is_not_submitted_a_second_time(store: Volume) -> None:
+    waiting(store, "one")
+    store.namespace.kubectl("apply", "-f", str(RBAC))
+    said(store, "submit", "--run-id", "r1", "--detach")
+    store.wait_for_mark("one")
+    again = program(store, "submit", "--resume", "r1")
+    assert (again.returncode, "submit --attach r1" in again.stderr) == (2, True)
+    store.mark("go")
+
+
 def commands() -> list[str]:
     """Return the commands of the page, in order."""
     blocks = re.findall(

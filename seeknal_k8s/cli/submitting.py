@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from seeknal_k8s.cli import render, typed
-from seeknal_k8s.cli.arguments import AsJson, Inputs, Selection, check_run_id
+from seeknal_k8s.cli.arguments import (
+    AsJson,
+    Inputs,
+    Selection,
+    check_run_id,
+    refuse_selection_of_resumed,
+)
 from seeknal_k8s.cli.jobs import There, there
 from seeknal_k8s.errors import UsageError
 
@@ -70,6 +76,12 @@ class Coordination:
         str | None,
         typer.Option("--attach", metavar="RUN", help="Follow a run that was submitted before."),
     ] = None
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume", metavar="RUN", help="Go on with a run that has ended, where it ended."
+        ),
+    ] = None
 
 
 def submit(
@@ -94,6 +106,12 @@ def submit(
             f"--profile {inputs.profile} is a file of this machine, which pods do not see\n"
             "  → give nodes its values by a Secret: `kubernetes: {env_from: [NAME]}`"
         )
+    if how.resume is not None:
+        if how.run_id is not None:
+            raise UsageError("--resume goes on under the run's own id, so leave --run-id out")
+        refuse_selection_of_resumed(selection, inputs)
+        command = ["run", "{project}", *_arguments(selection, inputs, how)]
+        return attend(how.resume, command, how, as_json=as_json)
     inputs.parameters()
     from seeknal_k8s.options import parse_overrides  # noqa: PLC0415 - much comes with them
     from seeknal_k8s.request import new_run_id  # noqa: PLC0415
@@ -154,9 +172,9 @@ async def _attended(
 ) -> int | None:
     """Return the run's exit code, None if nobody waits for it; ``told`` is its id, also if cut short."""
     async with there() as here:
-        if arguments is None:
+        if arguments is None or how.resume is not None:
             told[0] = await here.resolve(told[0])
-        else:
+        if arguments is not None:
             await _submit(here, told[0], arguments, how)
             if how.detach:
                 return None
@@ -168,7 +186,9 @@ async def _submit(here: There, run: str, arguments: list[str], how: Coordination
 
     settings = here.settings
     command = [settings.project_path if one == "{project}" else one for one in arguments]
-    command += ["--on=kubernetes", f"--run-id={run}"]
+    command += ["--on=kubernetes", f"--{'run-id' if how.resume is None else 'resume'}={run}"]
+    if how.resume is not None:
+        await submission.make_way(here.cluster, run)
     job = submission.build(run, command, settings, cpu=how.cpu, memory=how.memory)
     await submission.submit(here.cluster, job)
 
