@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from seeknal_k8s.store import Store
 from tests.cluster.harness import REPOSITORY, until
 from tests.faithful import EXAMPLE, copy_project
 from tests.on_kubernetes import LONG, Volume, volume
@@ -244,9 +245,10 @@ def test_a_submitted_run_that_has_failed_goes_on_where_it_ended(store: Volume) -
     mended.touch()
     again = program(store, "submit", "--resume", "latest")
     assert again.returncode == 0, again.stdout + again.stderr
-    told = asked(store, "show", "r1", "-C", str(project), "--store", str(store.path))
-    results = {one["node"]: (one["reason"], one["attempts"]) for one in told["nodes"]}
-    assert results == {"transform.good": ("Succeeded", 1), "transform.bad": ("Succeeded", 2)}
+    results = Store.of(store.path, store.path).run("r1").results()
+    assert results is not None
+    ended = {node: (result.reason, result.attempts) for node, result in results.items()}
+    assert ended == {"transform.good": ("Succeeded", 1), "transform.bad": ("Succeeded", 2)}
 
 
 def test_a_run_that_has_not_ended_is_not_submitted_a_second_time(store: Volume) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from typing import TYPE_CHECKING
 
 from seeknal_k8s.store import Store
 from tests.cluster.harness import REPOSITORY, until
 from tests.faithful import EXAMPLE, copy_project, differences, states
-from tests.on_kubernetes import LONG, volume
+from tests.on_kubernetes import LONG, Volume, volume
 from tests.projects import write
 from tests.running import run
 from tests.test_kubernetes_commands import program
@@ -26,13 +27,32 @@ FREE = {"containers": [{"name": "node", "resources": {"requests": {"cpu": 0}}}]}
 """A patch by which pods do not wait for the two cores of a small machine."""
 
 
+def let_wait(project: Path, store: Volume) -> None:
+    """Have a node of the example wait for as long as there is a file; its hash stays as it is."""
+    file = project / "seeknal" / "transforms" / "customer_segments.py"
+    hold, began = (str(store.marks / name) for name in ("hold", "began"))
+    waiting = f"""    import os, time
+    while os.path.exists({hold!r}):
+        open({began!r}, "w").close()
+        time.sleep(0.05)
+"""
+    text, times = file.read_text(encoding="utf-8"), file.stat()
+    head, found, body = text.partition('"""Split customers')
+    assert found, "the node's function has another docstring"
+    file.write_text(f"{head.rstrip(' ')}{waiting}    {found}{body}", encoding="utf-8")
+    os.utime(file, (times.st_atime, times.st_mtime))
+
+
 def test_the_example_is_submitted_disturbed_and_right(
     namespace: Namespace, image: str, tmp_path: Path
 ) -> None:
-    here = copy_project(EXAMPLE, tmp_path / "project")
-    assert run(here).results.success
     with volume(namespace, image) as store:
-        copy_project(EXAMPLE, store.path / "project")
+        here = copy_project(EXAMPLE, tmp_path / "project")
+        there = copy_project(EXAMPLE, store.path / "project")
+        for project in (here, there):
+            let_wait(project, store)
+        assert run(here).results.success
+        store.mark("hold")
         options = json.dumps({TIGHT: {"memory": "90Mi", "memory_max": "1Gi", "retries": 0}})
         own = (store.path / "project" / "seeknal-k8s.yml").read_text(encoding="utf-8")
         assert "nodes:" not in own or TIGHT in own
@@ -43,9 +63,10 @@ def test_the_example_is_submitted_disturbed_and_right(
         namespace.kubectl("apply", "-f", str(rbac))
 
         def disturb() -> None:
-            """Evict a node's pod as soon as there is one."""
-            until(lambda: store.pods(TAKEN), f"a pod of {TAKEN}", seconds=4 * LONG)
+            """Evict a node's pod while the node runs, and let the next one run through."""
+            until((store.marks / "began").exists, f"a pod of {TAKEN}", seconds=4 * LONG)
             evict(store, store.pod(TAKEN))
+            (store.marks / "hold").unlink()
 
         disturbing = threading.Thread(target=disturb)
         disturbing.start()
