@@ -1,6 +1,7 @@
 """Which nodes the user means: the syntax of ``--select`` and ``--exclude``.
 
 ``transform.orders``   a node, by its id, or ``orders`` if only one node is called that
+``node:a+b``           exactly the node of that id or name, whatever signs are in it
 ``transform.stg_*``    every node whose id, or name, matches: ``*``, ``?``, ``[abc]``
 ``kind:rule``          every node of a kind
 ``tag:daily``          every node with a tag
@@ -56,6 +57,8 @@ def _union(graph: Graph, selectors: Iterable[str], problems: list[Problem]) -> s
 
 
 def _meant_by(graph: Graph, selector: str) -> set[str]:
+    if selector.startswith("node:") and selector not in graph.nodes:
+        return {graph.find(selector.removeprefix("node:")).id}
     parts = _SELECTOR.fullmatch(selector)
     if parts is None or selector in graph.nodes:  # an id may itself hold a plus
         return _core(graph, selector)

@@ -27,7 +27,7 @@ from prefect.client.schemas.filters import (
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from seeknal_k8s import PrefectRunResult, RunResults, run_seeknal_node, seeknal_run_flow
-from seeknal_k8s.errors import ProjectRefused
+from seeknal_k8s.errors import ProjectRefused, UsageError
 from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.projects import csv, transform
@@ -182,6 +182,25 @@ def test_what_a_node_prints_is_in_the_log_of_its_task_run(project: Path) -> None
 
 
 @pytest.mark.usefixtures("server")
+def test_what_an_attempt_printed_last_is_in_the_log_though_another_followed(
+    project: Path, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    body = f"""
+        with open({str(count)!r}, "a") as file:
+            file.write("x")
+        print("the last words of attempt", os.path.getsize({str(count)!r}))
+        if os.path.getsize({str(count)!r}) < 2:
+            raise ValueError("not yet")
+    """
+    python(project, "second", body)
+    results = seeknal_run_flow(str(project), node_ids=["second"], options=["retries=1"])
+    assert results["transform.second"].attempts == 2
+    wanted = {f"the last words of attempt {n}" for n in (1, 2)}
+    until(lambda: wanted <= set(about(results.run_id)["log"]), "the log of both attempts")
+
+
+@pytest.mark.usefixtures("server")
 def test_what_is_cached_is_shown_as_cached(project: Path) -> None:
     seeknal_run_flow(str(project))
     again = seeknal_run_flow(str(project))
@@ -322,6 +341,9 @@ def test_a_task_decides_whether_the_pipeline_runs(project: Path) -> None:
 def test_a_node_that_is_not_there_is_a_clear_error(project: Path) -> None:
     with pytest.raises(ProjectRefused, match=r"did you mean transform\.total\?"):
         seeknal_run_flow(str(project), node_ids=["totl"])
+    with pytest.raises(UsageError, match="leave it out to run all"):
+        seeknal_run_flow(str(project), node_ids=[])
+    assert not Store.of(project).runs()
 
 
 def test_a_prefect_server_that_goes_away_fails_no_run(

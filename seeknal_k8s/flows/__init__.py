@@ -3,6 +3,7 @@
 asked      a flow's parameters → what the coordinator is asked
 aloof      the coordinator on a loop and a thread of its own, whoever calls
 shown      a run's events → task runs, their states and logs
+nodelog    what a node prints → the lines that Prefect gets
 artifacts  the progress bar, the table and the summary of a run
 run        ``seeknal_run_flow``
 backfill   ``seeknal_backfill_flow``

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -32,6 +33,7 @@ class Aloof(Generic[T]):
         self._work = work
         self._leave = leave
         self._done = threading.Event()
+        self._cancelled = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[T] | None = None
         self._result: T | None = None
@@ -62,8 +64,10 @@ class Aloof(Generic[T]):
             pass
 
     def _cancel(self) -> None:
-        if self._loop is not None and self._task is not None and not self._done.is_set():
-            self._loop.call_soon_threadsafe(self._task.cancel)
+        self._cancelled = True  # read by a thread that is not yet as far as to have a task
+        if self._loop is not None and self._task is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the work has ended
+                self._loop.call_soon_threadsafe(self._task.cancel)
 
     def _main(self) -> None:
         try:
@@ -76,4 +80,6 @@ class Aloof(Generic[T]):
     async def _entered(self) -> T:
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
+        if self._cancelled:
+            raise asyncio.CancelledError
         return await self._work()

@@ -5,7 +5,9 @@ The keys are fixed, so that Prefect keeps their history from run to run.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prefect.artifacts import (
@@ -19,7 +21,7 @@ from seeknal_k8s import verdict
 from seeknal_k8s.results import skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
     from uuid import UUID
 
     from seeknal_k8s.results import PrefectRunResult, RunResults
@@ -28,6 +30,9 @@ INTERVALS, BACKFILL = "seeknal-intervals", "seeknal-backfill-summary"
 PROGRESS, NODES, SUMMARY = "seeknal-progress", "seeknal-nodes", "seeknal-run-summary"
 
 _LOG = logging.getLogger("prefect.seeknal_k8s")
+PATIENCE = 30.0
+"""Seconds that Prefect has to take one artifact."""
+
 _MOST = 20
 """How many failures a summary spells out."""
 
@@ -104,7 +109,8 @@ def _advice(node: str, result: PrefectRunResult) -> list[str]:
 async def tried(writing: Awaitable[Any]) -> Any:
     """Return what a call of Prefect's returns, None where it fails: a view never fails a run."""
     try:
-        return await writing
+        async with asyncio.timeout(PATIENCE):
+            return await writing
     except Exception as error:  # noqa: BLE001 - whatever a server, or the way to it, may do
         _LOG.warning("Prefect did not take an artifact: %s", error)
         return None
@@ -146,15 +152,30 @@ def backfill_summary(node_id: str, results: RunResults, *, seconds: float) -> st
 
 async def conclude_backfill(node_id: str, results: RunResults, *, seconds: float) -> None:
     """Write the table of intervals and the summary of a backfill."""
-    table = [{"interval": row.pop("node"), **row} for row in rows(results)]
-    description = f"Intervals of {node_id}"
-    await tried(acreate_table_artifact(table, key=INTERVALS, description=description))
-    text = backfill_summary(node_id, results, seconds=seconds)
-    await tried(acreate_markdown_artifact(text, key=BACKFILL))
+
+    def table() -> list[dict[str, Any]]:
+        return [{"interval": row.pop("node"), **row} for row in rows(results)]
+
+    text = partial(backfill_summary, node_id, results, seconds=seconds)
+    await _write(INTERVALS, f"Intervals of {node_id}", table)
+    await _write_text(BACKFILL, text)
 
 
 async def conclude(results: RunResults, *, seconds: float) -> None:
     """Write the table and the summary."""
-    description = f"Nodes of run {results.run_id}"
-    await tried(acreate_table_artifact(rows(results), key=NODES, description=description))
-    await tried(acreate_markdown_artifact(summary(results, seconds=seconds), key=SUMMARY))
+    await _write(NODES, f"Nodes of run {results.run_id}", partial(rows, results))
+    await _write_text(SUMMARY, partial(summary, results, seconds=seconds))
+
+
+async def _write(key: str, description: str, table: Callable[[], list[dict[str, Any]]]) -> None:
+    async def writing() -> None:
+        await acreate_table_artifact(table(), key=key, description=description)
+
+    await tried(writing())
+
+
+async def _write_text(key: str, text: Callable[[], str]) -> None:
+    async def writing() -> None:
+        await acreate_markdown_artifact(text(), key=key)
+
+    await tried(writing())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from seeknal_k8s.errors import UsageError
 from seeknal_k8s.options import parse_overrides
 from seeknal_k8s.request import RunRequest
 from seeknal_k8s.settings import load
@@ -32,6 +33,30 @@ def where(on: On | None) -> tuple[On, Settings]:
     if chosen == "kubernetes":
         settings.ensure_runnable()
     return chosen, settings
+
+
+def exactly(node_ids: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the selectors that mean these nodes and no others; none for all.
+
+    Raises:
+        UsageError: there is a list, and nothing in it: nobody who made one means all nodes.
+    """
+    if node_ids is None:
+        return ()
+    if not node_ids:
+        raise UsageError("node_ids is empty\n  → name the nodes to run, or leave it out to run all")
+    return tuple(f"node:{node}" for node in node_ids)
+
+
+def at_once(max_parallel: int | None, *, parallel: bool) -> int | None:
+    """Return how many nodes may run together, None for as many as fit.
+
+    Raises:
+        UsageError: it is less than one.
+    """
+    if max_parallel is not None and max_parallel < 1:
+        raise UsageError(f"max_parallel is {max_parallel}\n  → it is at least 1; None for no bound")
+    return max_parallel if parallel else 1
 
 
 def request(

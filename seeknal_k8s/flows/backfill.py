@@ -13,7 +13,7 @@ from seeknal_k8s import backfill
 from seeknal_k8s.backfill import BackfillRequest
 from seeknal_k8s.events import BackfillStarted, RunEnded
 from seeknal_k8s.flows import artifacts
-from seeknal_k8s.flows.asked import On, where
+from seeknal_k8s.flows.asked import On, at_once, where
 from seeknal_k8s.flows.run import ResultsFlow, aloof, end_jobs, require_success
 from seeknal_k8s.flows.shown import Showing, Shown
 from seeknal_k8s.graph import Node
@@ -121,12 +121,12 @@ def _seeknal_backfill_flow(  # noqa: PLR0913, PLR0917 - the options of a backfil
         combine=combine,
         max_failures=max_failures,
         store=None if store is None else Path(store).expanduser(),
-        run_id=str(current.id),
+        run_id=current.id,
         options=parse_overrides(options),
         params=dict(params or {}),
         on=chosen,
         settings=settings if chosen == "kubernetes" else None,
-        at_once=max_parallel if parallel else 1,
+        at_once=at_once(max_parallel, parallel=parallel),
         wait=wait,
     )
     return require_success(_run(asked), "intervals")

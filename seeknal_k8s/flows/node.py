@@ -13,7 +13,7 @@ from prefect.states import Failed
 
 from seeknal_k8s import coordinator
 from seeknal_k8s.flows.aloof import Aloof
-from seeknal_k8s.flows.asked import LOCK_PATIENCE, On, request
+from seeknal_k8s.flows.asked import LOCK_PATIENCE, On, exactly, request
 from seeknal_k8s.logs import redact
 from seeknal_k8s.results import PrefectRunResult  # noqa: TC001 - as above
 
@@ -45,7 +45,7 @@ def run_seeknal_node(
         store=store,
         options=options,
         params=params,
-        select=(node_id,),
+        select=exactly([node_id]),
         wait=LOCK_PATIENCE,
     )
 

@@ -18,7 +18,7 @@ from prefect.runtime import flow_run as current
 from seeknal_k8s import coordinator
 from seeknal_k8s.errors import NodesFailed
 from seeknal_k8s.flows.aloof import Aloof
-from seeknal_k8s.flows.asked import On, request, where
+from seeknal_k8s.flows.asked import On, at_once, exactly, request, where
 from seeknal_k8s.flows.shown import Showing
 from seeknal_k8s.names import anchor_name
 from seeknal_k8s.results import RunResults, skipped
@@ -180,10 +180,10 @@ def _seeknal_run_flow(  # noqa: PLR0913 - the options of a run, as a form in Pre
         run_id=current.id,
         resume_if_started=True,
         retry_failed=True,
-        select=(*(node_ids or ()), *select),
+        select=(*exactly(node_ids), *select),
         exclude=tuple(exclude),
         full=full,
-        at_once=max_parallel if parallel else 1,
+        at_once=at_once(max_parallel, parallel=parallel),
         fail_fast=fail_fast,
         wait=wait,
     )

@@ -19,11 +19,11 @@ from prefect.states import Completed, Failed
 
 from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted, RunEnded, RunStarted
 from seeknal_k8s.flows import artifacts
+from seeknal_k8s.flows.nodelog import NodeLog
 from seeknal_k8s.logs import redact
 from seeknal_k8s.results import PrefectRunResult, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from seeknal_k8s.events import Event
@@ -35,9 +35,6 @@ _LOG = logging.getLogger("prefect.seeknal_k8s")
 MOST_TASKS = 1000
 """Nodes up to which each has a task run: a server with its queue in memory loses states of more than
 3,000 at once. Beyond that, the artifacts tell all."""
-
-LINES = 500
-"""Lines of a node's log that go to Prefect; the store has all."""
 
 _LOG_EVERY = 2.0
 """Seconds between two looks at the log of a node that runs."""
@@ -63,8 +60,16 @@ class Shown:
     ended: asyncio.Future[PrefectRunResult] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    first: int = 1
     attempt: int = 1
     notes: list[str] = field(default_factory=list)
+
+    def begin(self, attempt: int) -> None:
+        """Take note of an attempt; the first is a later one where a run goes on."""
+        if not self.begun.is_set():
+            self.first = attempt
+        self.attempt = attempt
+        self.begun.set()
 
     def end(self, result: PrefectRunResult) -> None:
         """Take note of the end."""
@@ -92,8 +97,7 @@ class Showing:
             case RunStarted():
                 self._start(event)
             case NodeStarted(node, attempt) if node in self._nodes:
-                self._nodes[node].attempt = attempt
-                self._nodes[node].begun.set()
+                self._nodes[node].begin(attempt)
             case NodeRetrying(node=node, attempt=attempt, message=message) if node in self._nodes:
                 self._nodes[node].notes.append(f"attempt {attempt}: {message}")
             case NodeEnded(node, result) if node in self._nodes:
@@ -176,24 +180,25 @@ class Showing:
 
     async def _follow(self, shown: Shown) -> None:
         """Copy the node's log to Prefect, until it has ended."""
-        log = _NodeLog(self._folder(shown))
+        log = NodeLog(self._folder(shown), shown.first)
+        told = get_run_logger()
         noted = 0
-        while True:
+        over = False
+        while not over:
             await asyncio.wait([shown.ended], timeout=_LOG_EVERY)
-            if not shown.ended.done() or shown.ended.result().attempts:
-                log.copy(shown.attempt, whole=shown.ended.done())
+            over = shown.ended.done()
+            if not over or shown.ended.result().attempts:
+                for level, line in log.new(shown.attempt, whole=over):
+                    told.log(level, "%s", line)
             for note in shown.notes[noted:]:
-                get_run_logger().warning(note)
+                told.warning("%s", note)
             noted = len(shown.notes)
-            if shown.ended.done():
-                break
-        if log.left_out:
-            get_run_logger().info(
-                "… and %d lines more: seeknal-k8s logs %s --run %s",
-                log.left_out,
-                shown.node.id,
-                self._run_id,
-            )
+        last = log.last() if shown.ended.result().attempts else []
+        if last:
+            pointer = "… all of it: seeknal-k8s logs %s --run %s. Its last lines:"
+            told.info(pointer, shown.node.id, self._run_id)
+            for level, line in last:
+                told.log(level, "%s", line)
 
     async def _show_progress(self) -> None:
         artifact = await artifacts.begin()
@@ -240,34 +245,3 @@ def _unknown() -> PrefectRunResult:
         reason="Interrupted",
         message="the run ended before it",
     )
-
-
-class _NodeLog:
-    """Copies what a node prints to the log of its task run, up to ``LINES`` lines."""
-
-    def __init__(self, bundle: Path) -> None:
-        self._bundle = bundle
-        self._at: dict[Path, int] = {}
-        self._lines = 0
-        self.left_out = 0
-
-    def copy(self, attempt: int, *, whole: bool) -> None:
-        """Copy what has come since the last time: to the last line break, or ``whole``."""
-        for name, level in (("stdout", logging.INFO), ("stderr", logging.WARNING)):
-            for line in self._new_lines(self._bundle / str(attempt) / name, whole=whole):
-                if self._lines < LINES:
-                    get_run_logger().log(level, "%s", redact(line))
-                    self._lines += 1
-                else:
-                    self.left_out += 1
-
-    def _new_lines(self, file: Path, *, whole: bool) -> Iterator[str]:
-        try:
-            with file.open("rb") as stream:
-                stream.seek(self._at.get(file, 0))
-                text = stream.read()
-        except OSError:
-            return
-        end = len(text) if whole else text.rfind(b"\n") + 1
-        self._at[file] = self._at.get(file, 0) + end
-        yield from text[:end].decode(errors="replace").splitlines()
