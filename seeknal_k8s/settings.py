@@ -118,9 +118,8 @@ _Value = Annotated[
 ]
 _Labels = Annotated[dict[_Key, _Value], NoDecode, BeforeValidator(_from_json)]
 _Annotations = Annotated[dict[_Key, str], NoDecode, BeforeValidator(_from_json)]
-_Patch = Annotated[
-    dict[Literal["metadata", "spec"], JsonValue], NoDecode, BeforeValidator(_from_json)
-]
+_PodPart = Literal["metadata", "spec"]
+_Patch = Annotated[dict[_PodPart, JsonValue], NoDecode, BeforeValidator(_from_json)]
 _Names = Annotated[tuple[_DottedName, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -137,8 +136,7 @@ class Settings(BaseSettings):
 
     on: Literal["local", "kubernetes"] = Field(
         default="local",
-        description="Where nodes run where nothing else is said: local, as processes, or kubernetes, "
-        "as Jobs.",
+        description="Where nodes run if nothing else is said: local (processes) or kubernetes (Jobs).",
     )
     context: str | None = Field(
         default=None,
@@ -215,12 +213,10 @@ class Settings(BaseSettings):
         "default.",
     )
     queue_timeout: _Seconds = Field(
-        default=3600,
-        description="How long a Job may wait for quota or its queue, 1s to 720h.",
+        default=3600, description="How long a Job may wait for quota or its queue, 1s to 720h."
     )
     schedule_timeout: _Seconds = Field(
-        default=600,
-        description="How long a pod may wait for a machine, 1s to 720h.",
+        default=600, description="How long a pod may wait for a machine, 1s to 720h."
     )
     start_timeout: _Seconds = Field(
         default=600,
@@ -294,7 +290,6 @@ class Settings(BaseSettings):
 
         Raises:
             UsageError: there is no image, or no volume for the store; both are named.
-
         """
         missing = []
         if self.image is None:
@@ -313,7 +308,6 @@ def load(**given: Any) -> Settings:
 
     Raises:
         UsageError: everything that is wrong, each with the name of its environment variable.
-
     """
     problems = _misspelt()
     try:

@@ -184,6 +184,42 @@ class Inputs(Given):
         return given
 
 
+MaxParallel = Annotated[
+    int | None,
+    typer.Option(
+        "--max-parallel",
+        metavar="N",
+        min=1,
+        rich_help_panel=_HOW,
+        help="How many nodes run at once at most.",
+        show_default="as many as fit",
+    ),
+]
+FailFast = Annotated[
+    bool,
+    typer.Option(
+        "--fail-fast", rich_help_panel=_HOW, help="Stop everything when the first node fails."
+    ),
+]
+OwnRunId = Annotated[
+    str | None,
+    typer.Option(
+        "--run-id", metavar="ID", rich_help_panel=_HOW, help="Give the run an id of your own."
+    ),
+]
+Wait = Annotated[
+    float,
+    typer.Option(
+        "--wait",
+        metavar="[SECONDS]",
+        min=0.0,
+        rich_help_panel=_HOW,
+        help="Wait while another run is at work on the store; without a number, until it ends.",
+        show_default=False,
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Execution:
     """How a run goes about it."""
@@ -198,23 +234,8 @@ class Execution:
             show_default="SEEKNAL_K8S_ON, or local",
         ),
     ] = None
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            "--max-parallel",
-            metavar="N",
-            min=1,
-            rich_help_panel=_HOW,
-            help="How many nodes run at once at most.",
-            show_default="as many as fit",
-        ),
-    ] = None
-    fail_fast: Annotated[
-        bool,
-        typer.Option(
-            "--fail-fast", rich_help_panel=_HOW, help="Stop everything when the first node fails."
-        ),
-    ] = False
+    max_parallel: MaxParallel = None
+    fail_fast: FailFast = False
     resume: Annotated[
         str | None,
         typer.Option(
@@ -224,12 +245,7 @@ class Execution:
             help="Go on with a run: its id, the beginning of it, or 'latest'.",
         ),
     ] = None
-    run_id: Annotated[
-        str | None,
-        typer.Option(
-            "--run-id", metavar="ID", rich_help_panel=_HOW, help="Give the run an id of your own."
-        ),
-    ] = None
+    run_id: OwnRunId = None
     resume_if_started: Annotated[
         bool,
         typer.Option(
@@ -238,17 +254,7 @@ class Execution:
             help="Go on with --run-id if there is such a run: a command that may be repeated.",
         ),
     ] = False
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait",
-            metavar="[SECONDS]",
-            min=0.0,
-            rich_help_panel=_HOW,
-            help="Wait while another run is at work on the store; without a number, until it ends.",
-            show_default=False,
-        ),
-    ] = 0.0
+    wait: Wait = 0.0
 
     def check(self) -> None:
         """Refuse what makes no sense.

@@ -5,11 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from seeknal_k8s.cli.arguments import check_run_id
+from seeknal_k8s.cli.arguments import OwnRunId, Wait, check_run_id
 from seeknal_k8s.errors import UsageError
 
 _RANGE = "Which intervals"
-_HOW = "How to run them"
+_HOW = "How to run it"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,23 +181,8 @@ class Carrying:
             help="Override an option of all nodes or of one, such as memory=4Gi. Repeatable.",
         ),
     ] = None
-    run_id: Annotated[
-        str | None,
-        typer.Option(
-            "--run-id", metavar="ID", rich_help_panel=_HOW, help="Give it an id of your own."
-        ),
-    ] = None
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait",
-            metavar="[SECONDS]",
-            min=0.0,
-            rich_help_panel=_HOW,
-            help="Wait while a run is at work on the store; without a number, until it ends.",
-            show_default=False,
-        ),
-    ] = 0.0
+    run_id: OwnRunId = None
+    wait: Wait = 0.0
 
     def check(self) -> None:
         """Refuse what makes no sense.

@@ -10,8 +10,12 @@ import typer
 from seeknal_k8s.cli import render, typed
 from seeknal_k8s.cli.arguments import (
     AsJson,
+    FailFast,
     Inputs,
+    MaxParallel,
+    OwnRunId,
     Selection,
+    Wait,
     check_run_id,
     refuse_selection_of_resumed,
 )
@@ -25,40 +29,10 @@ _HOW = "How to run it"
 class Coordination:
     """How the run inside the cluster goes about it, and what becomes of us meanwhile."""
 
-    max_parallel: Annotated[
-        int | None,
-        typer.Option(
-            "--max-parallel",
-            metavar="N",
-            min=1,
-            rich_help_panel=_HOW,
-            help="How many nodes run at once at most.",
-            show_default="as many as fit",
-        ),
-    ] = None
-    fail_fast: Annotated[
-        bool,
-        typer.Option(
-            "--fail-fast", rich_help_panel=_HOW, help="Stop everything when the first node fails."
-        ),
-    ] = False
-    run_id: Annotated[
-        str | None,
-        typer.Option(
-            "--run-id", metavar="ID", rich_help_panel=_HOW, help="Give the run an id of your own."
-        ),
-    ] = None
-    wait: Annotated[
-        float,
-        typer.Option(
-            "--wait",
-            metavar="[SECONDS]",
-            min=0.0,
-            rich_help_panel=_HOW,
-            help="Wait while another run is at work on the store; without a number, until it ends.",
-            show_default=False,
-        ),
-    ] = 0.0
+    max_parallel: MaxParallel = None
+    fail_fast: FailFast = False
+    run_id: OwnRunId = None
+    wait: Wait = 0.0
     cpu: Annotated[
         str,
         typer.Option("--runner-cpu", rich_help_panel=_HOW, help="The CPU of the coordinator."),
