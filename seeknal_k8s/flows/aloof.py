@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from prefect.exceptions import TerminationSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -61,7 +65,8 @@ class Aloof(Generic[T]):
 
     def _wait(self) -> None:
         while not self._done.wait(_TICK):
-            pass
+            if not self._cancelled and (interruption := _of_main_thread()):
+                raise interruption
 
     def _cancel(self) -> None:
         self._cancelled = True  # read by a thread that is not yet as far as to have a task
@@ -83,3 +88,19 @@ class Aloof(Generic[T]):
         if self._cancelled:
             raise asyncio.CancelledError
         return await self._work()
+
+
+def _of_main_thread() -> BaseException | None:
+    """Return what ends the process, where this is another thread, which no signal reaches.
+
+    Prefect's threads of tasks are waited for while the main thread still handles it: whoever does
+    not look would hold up the end of a process for as long as a node runs.
+    """
+    main = threading.main_thread()
+    if threading.current_thread() is main:
+        return None
+    handled: Any = sys._current_exceptions().get(main.ident or 0)  # noqa: SLF001 - documented
+    found = handled[1] if isinstance(handled, tuple) else handled  # a tuple until Python 3.12
+    if isinstance(found, TerminationSignal):
+        return TerminationSignal(signal.SIGTERM)
+    return KeyboardInterrupt() if isinstance(found, KeyboardInterrupt) else None
