@@ -134,7 +134,7 @@ def schema() -> str:
         "description": "What a chart above this one tells all of its charts.",
         "type": "object",
     }
-    head = {"$schema": "https://json-schema.org/draft-07/schema#", "title": "seeknal-k8s"}
+    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "seeknal-k8s"}
     return json.dumps({**head, **found}, indent=2, ensure_ascii=False) + "\n"
 
 

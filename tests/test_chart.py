@@ -619,6 +619,75 @@ def test_the_settings_can_be_read_by_the_code(
     load().ensure_runnable()
 
 
+@pytest.mark.parametrize("name", ["flow", "worker", "pool"])
+def test_network_policies_let_pods_speak_to_the_bundled_server(name: str) -> None:
+    """Whatever `prefectCidrs` says, which is about a Prefect API elsewhere."""
+    values = {
+        "prefect": {},
+        "jobs": {"namespace": "jobs"},
+        "server": {"enabled": True},
+        "networkPolicy": {"enabled": True, "prefectCidrs": ["10.0.1.0/24"]},
+    }
+    objects = render(values)
+    rule = objects.get("NetworkPolicy", f"-{name}")["spec"]["egress"][-1]
+    (peer,) = rule["to"]
+    pod = at(objects.get("Deployment", "-server"), "spec/template/metadata/labels")
+    assert peer["podSelector"]["matchLabels"].items() <= pod.items()
+    assert at(peer, "namespaceSelector/matchLabels") == {"kubernetes.io/metadata.name": "data"}
+    assert rule["ports"] == [{"port": 4200, "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize(
+    ("url", "ports"),
+    [
+        ("https://prefect.example.com/api", [443, 4200]),
+        ("http://prefect:4200/api", [443, 4200]),
+        ("http://prefect:8080/api", [443, 4200, 8080]),
+        ("http://[fd00::1]:8080/api", [443, 4200, 8080]),
+    ],
+)
+def test_network_policies_know_the_port_of_the_prefect_api(url: str, ports: list[int]) -> None:
+    objects = render({"prefect": {"apiUrl": url}, "networkPolicy": {"enabled": True}})
+    rule = objects.get("NetworkPolicy", "-flow")["spec"]["egress"][-1]
+    assert [one["port"] for one in rule["ports"]] == ports
+
+
+@pytest.mark.parametrize("namespace", ["", "jobs"])
+def test_helm_test_needs_no_object_of_another_namespace(namespace: str) -> None:
+    """Its pod is where Jobs are; the settings' ConfigMap is where the release is."""
+    objects = render({"jobs": {"namespace": namespace}, "settings": {"labels": {"a": "b"}}})
+    pod = objects.get("Pod", "-test")
+    (container,) = pod["spec"]["containers"]
+    told = {one["name"]: one["value"] for one in container["env"]}
+    settings = objects.get("ConfigMap", "-settings")["data"]
+    assert pod["metadata"]["namespace"] == (namespace or "data")
+    assert told == {"HOME": "/work", **settings}
+    assert "envFrom" not in container
+
+
+def test_the_names_of_a_long_release_are_short_enough() -> None:
+    """A StatefulSet's pods get a label of its name and eleven characters more."""
+    objects = render({"prefect": {}, "server": {"enabled": True}}, "r" * 53)
+    for thing in objects.objects:
+        limit = 52 if thing["kind"] == "StatefulSet" else 63
+        assert len(thing["metadata"]["name"]) <= limit
+
+
+@pytest.mark.parametrize("text", ["team #1", "a: b", "123", "yes"])
+def test_names_are_taken_as_they_are(text: str) -> None:
+    prefect = {
+        **URL["prefect"],
+        "pool": text,
+        "queues": [text],
+        "apiKey": {"secretName": text, "secretKey": text},
+    }
+    worker = render({"prefect": prefect}).get("Deployment", "-worker")
+    command = at(worker, f"{WORKER}/command")
+    assert {f"--pool={text}", f"--work-queue={text}"} <= set(command)
+    reference = at(worker, f"{WORKER}/env/name=PREFECT_API_KEY/valueFrom/secretKeyRef")
+    assert reference == {"name": text, "key": text}
+
+
 def test_no_secret_is_in_a_manifest() -> None:
     """The one that is made, the database's password, is in its Secret and nowhere else."""
     objects = render(EVERYTHING).objects

@@ -4,13 +4,14 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
+{{/* 43: a StatefulSet's name may have 52 characters, and "-postgres" has nine. */}}
 {{- define "seeknal.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 43 | trimSuffix "-" }}
 {{- else if contains (include "seeknal.name" .) .Release.Name }}
-{{- .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- .Release.Name | trunc 43 | trimSuffix "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name (include "seeknal.name" .) | trunc 52 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name (include "seeknal.name" .) | trunc 43 | trimSuffix "-" }}
 {{- end }}
 {{- end }}
 
@@ -104,15 +105,15 @@ http://{{ include "seeknal.fullname" . }}-server.{{ .Release.Namespace }}.svc:42
 - name: PREFECT_API_KEY
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.prefect.apiKey.secretName }}
-      key: {{ .Values.prefect.apiKey.secretKey }}
+      name: {{ .Values.prefect.apiKey.secretName | quote }}
+      key: {{ .Values.prefect.apiKey.secretKey | quote }}
 {{- end }}
 {{- if include "seeknal.authSecret" . }}
 - name: PREFECT_API_AUTH_STRING
   valueFrom:
     secretKeyRef:
-      name: {{ include "seeknal.authSecret" . }}
-      key: {{ include "seeknal.authKey" . }}
+      name: {{ include "seeknal.authSecret" . | quote }}
+      key: {{ include "seeknal.authKey" . | quote }}
 {{- end }}
 {{- range $name, $value := .Values.prefect.env }}
 - name: {{ $name }}
