@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from seeknal_k8s.errors import ProjectRefused, UsageError
-from seeknal_k8s.flows import artifacts
+from seeknal_k8s.flows import artifacts, shown
 from seeknal_k8s.flows.aloof import Aloof
 from seeknal_k8s.flows.asked import at_once, exactly
+from seeknal_k8s.flows.shown import Showing
 from seeknal_k8s.graph import Graph, Node
 from seeknal_k8s.results import PrefectRunResult, RunResults
 from seeknal_k8s.selection import select
+from seeknal_k8s.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def graph(*ids: str) -> Graph:
@@ -99,3 +105,20 @@ def test_a_server_that_never_answers_does_not_hold_up_a_run(
 ) -> None:
     monkeypatch.setattr(artifacts, "PATIENCE", 0.01)
     assert asyncio.run(artifacts.tried(asyncio.sleep(3600))) is None
+
+
+@pytest.mark.parametrize(("server_hangs", "told"), [(False, 3), (True, 2)])
+def test_prefect_is_told_all_as_long_as_it_takes_something(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, server_hangs: bool, told: int
+) -> None:
+    monkeypatch.setattr(shown, "_PATIENCE", 1.0)
+
+    async def ended() -> list[bool]:
+        showing = Showing(Store(tmp_path))
+        tasks = [asyncio.create_task(asyncio.sleep(0.6 * n)) for n in (1, 2)]
+        tasks.append(asyncio.create_task(asyncio.sleep(3600 if server_hangs else 1.8)))
+        monkeypatch.setattr(showing, "_tasks", dict(enumerate(tasks)))
+        await showing.close()
+        return [task.done() and not task.cancelled() for task in tasks]
+
+    assert sum(asyncio.run(ended())) == told

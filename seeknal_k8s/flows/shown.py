@@ -44,7 +44,7 @@ _APART = 1 / 30
 """Seconds between the ends of task runs that end together: what a server records in that time."""
 
 _PATIENCE = 60.0
-"""Seconds that Prefect has to take what is left to tell when the run is over."""
+"""Seconds since Prefect last took something, after the run, until what is left is not told."""
 
 _CACHED = PrefectRunResult(
     success=True, exit_code=0, stdout="", stderr="", duration_seconds=0.0, reason="Cached"
@@ -108,16 +108,21 @@ class Showing:
                 pass
 
     async def close(self) -> None:
-        """Tell Prefect what is left to tell, for as long as it takes and no longer than a minute."""
+        """Tell Prefect what is left to tell, unless it has taken nothing for a minute."""
         self._over.set()
         for shown in self._nodes.values():
             if not shown.ended.done():
                 shown.end(_unknown())
-        waiting = [*self._tasks.values(), *([self._progress] if self._progress else [])]
-        if waiting:
-            _, late = await asyncio.wait(waiting, timeout=_PATIENCE)
-            for task in late:
-                task.cancel()
+        waiting: set[asyncio.Task[Any]] = {*self._tasks.values()}
+        if self._progress is not None:
+            waiting.add(self._progress)
+        taken: set[asyncio.Task[Any]] = waiting
+        while waiting and taken:
+            taken, waiting = await asyncio.wait(
+                waiting, timeout=_PATIENCE, return_when=asyncio.FIRST_COMPLETED
+            )
+        for late in waiting:
+            late.cancel()
         if self._ending is not None:
             await artifacts.conclude(self._ending.results, seconds=self._ending.seconds)
 
