@@ -89,3 +89,14 @@ def test_the_guide_has_all_that_seeknal_documents() -> None:
     code = "\n".join(block for _, block in BLOCKS)
     names = ("seeknal_run_flow", "seeknal_backfill_flow", "run_seeknal_node", "PrefectRunResult")
     assert all(name in code for name in (*names, "create_prefect_deployment"))
+
+
+def test_every_example_of_the_guide_has_its_block() -> None:
+    headings = {str(block.id).rpartition(" ")[0] for block in blocks()}
+    assert {
+        "A scheduled pipeline",
+        "A backfill with retries",
+        "A task of your own",
+        "A flow of your own",
+        "On a condition",
+    } <= headings
