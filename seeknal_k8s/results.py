@@ -5,7 +5,10 @@ from __future__ import annotations
 import html
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 NO_EXIT_CODE = -1
 """The exit code of a node whose process never ended by itself: skipped, or never started."""
@@ -53,6 +56,11 @@ class RunResults(dict[str, PrefectRunResult]):
 
     def wait(self) -> RunResults:
         """Return itself: the run is over by the time there are results."""
+        return self
+
+    def __await__(self) -> Generator[Any, None, RunResults]:
+        """Give itself to ``await``, for those who call a flow of ours as they call an async one."""
+        yield from ()
         return self
 
     @property

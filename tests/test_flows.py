@@ -217,7 +217,7 @@ def test_a_flow_calls_it_and_so_does_an_async_one(project: Path) -> None:
 
     @flow
     async def async_parent() -> Any:
-        return seeknal_run_flow(project_path=str(project), full=True)
+        return await seeknal_run_flow(project_path=str(project), full=True)
 
     found: Any = parent()
     assert set(found) == {"source.orders", "transform.clean", "transform.total"}

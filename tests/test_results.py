@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import asdict
 
@@ -24,9 +25,14 @@ def test_the_documented_fields_come_first_and_by_position() -> None:
     assert list(asdict(result))[:5] == documented
 
 
+async def awaited(results: RunResults) -> RunResults:
+    return await results
+
+
 def test_results_are_a_dict_that_waits_for_nothing() -> None:
     results = RunResults({"transform.a": GOOD}, run_id="r")
     assert results.wait() is results
+    assert asyncio.run(awaited(results)) is results
     assert isinstance(results, dict)
     assert dict(results) == {"transform.a": GOOD}
     assert [result.success for result in results.wait().values()] == [True]
