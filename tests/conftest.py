@@ -35,15 +35,27 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell's background job ignores Ctrl-C, and would hand that on to every program under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "cluster: needs a Kubernetes; given to whoever asks for one")
+    config.addinivalue_line("markers", "last(n): at the end of its file, the n-th of those")
 
 
-@pytest.hookimpl(tryfirst=True)  # before `-m cluster` selects
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before `-m cluster` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     for item in items:
         if {"cluster", "control_plane", "helm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("cluster")
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(SLOW))
+    yield
+    _put_last(items)
+
+
+def _put_last(items: list[pytest.Item]) -> None:
+    """Move what is marked ``last`` to the end of its file, whatever the order of the others is."""
+    marked = [(mark.args, item) for item in items if (mark := item.get_closest_marker("last"))]
+    for _, item in sorted(marked, key=lambda one: one[0]):
+        items.remove(item)
+        same = [at for at, other in enumerate(items) if other.path == item.path]
+        items.insert(same[-1] + 1 if same else len(items), item)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -38,7 +38,7 @@ CLAIM = "store"
 NO_REQUESTS = {"containers": [{"name": "node", "resources": {"requests": {"cpu": 0, "memory": 0}}}]}
 """A patch to pods that lets any number of them run, whatever else the machine has promised."""
 
-LONG = 90.0
+LONG = 240.0
 """Seconds to wait for what many pods on two cores do at once."""
 
 _Event = TypeVar("_Event")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_IMAGE = 1600
 """MB on disk, on a base of 200 MB: 1,461 in November 2026, of which 282 are bytecode."""
 
-SMALL = 2_000_000
+SMALL = 4_000_000
 """Bytes of a layer that nobody notices being built, pushed or pulled."""
 
 PROBE = """

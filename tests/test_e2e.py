@@ -153,6 +153,7 @@ def test_the_password_is_in_its_secret_and_nowhere_else(release: Release) -> Non
     assert secret not in json.dumps(pool)
 
 
+@pytest.mark.last(1)
 def test_the_accounts_may_do_what_they_ask_for(release: Release) -> None:
     """Nothing that they have asked for was refused, and the runner's Role has no more than the code asks."""
     accounts = f"system:serviceaccount:{release.namespace.name}:"
@@ -165,6 +166,7 @@ def test_the_accounts_may_do_what_they_ask_for(release: Release) -> None:
     assert {("jobs", "create"), ("jobs", "watch"), ("pods", "watch")} <= by_worker
 
 
+@pytest.mark.last(2)
 def test_it_is_upgraded_rolled_back_and_uninstalled(release: Release) -> None:
     """The last of this file: what is left is the claim, Jobs until their time is up, and the Secret."""
     values = ("--reuse-values", "--wait", "--timeout", "6m")
