@@ -56,7 +56,7 @@ def test_a_deployed_project_runs_with_a_job_per_node(release: Release) -> None:
     listed = json.loads(release.ours("deployments", "--json"))
     (daily,) = [one for one in listed["deployments"] if one["name"] == DAILY]
     assert "0 2 * * *" in json.dumps(daily)
-    run = release.start(DAILY)
+    run = release.start(DAILY, full=True)
     state = release.ended(run)
     assert state["type"] == "COMPLETED", state["message"]
     results = Store(release.store).run(run).results()
