@@ -25,7 +25,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check format test test-cluster demo bench docs manifests schema image kind kind-down cluster-build cluster-up cluster-down clean distclean
+.PHONY: help setup check format test test-cluster demo bench bench-cluster docs manifests schema image kind kind-down cluster-build cluster-up cluster-down clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; \
@@ -56,6 +56,9 @@ demo: .venv/.ready ## Run the example project, every node in its own process
 
 bench: .venv/.ready ## Measure; results are written beside the scripts in benchmarks/
 	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python "$$script" $(ARGS) || exit 1; done
+
+bench-cluster: .venv/.ready cluster-build ## Measure a thousand Jobs on fake nodes (ARGS="--jobs 10000 --write")
+	$(BIN)/python benchmarks/fanout.py $(ARGS)
 
 docs: .venv/.ready ## Write the generated pages of docs/
 	$(BIN)/python -m seeknal_k8s.settings > docs/settings.md.new

@@ -137,6 +137,17 @@ def volume(namespace: Namespace, image: str) -> Iterator[Volume]:
 @contextlib.contextmanager
 def claim(namespace: Namespace, path: Path) -> Iterator[None]:
     """Give the namespace the claim of a volume that is a folder of the machine."""
+    name = bind(namespace, path)
+    try:
+        yield
+    finally:
+        namespace.kubectl("delete", "job,pod", "--all", "--wait=false")
+        namespace.kubectl("delete", "pvc", CLAIM, "--ignore-not-found", "--wait=false")
+        namespace.cluster.kubectl("delete", "pv", name, "--ignore-not-found", "--wait=false")
+
+
+def bind(namespace: Namespace, path: Path) -> str:
+    """Make that volume and its claim; return the volume's name."""
     name = f"seeknal-k8s-{uuid.uuid4().hex[:10]}"
     size = {"storage": "1Gi"}
     modes = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
@@ -159,12 +170,7 @@ def claim(namespace: Namespace, path: Path) -> Iterator[None]:
             "spec": {**modes, "resources": {"requests": size}, "volumeName": name},
         },
     )
-    try:
-        yield
-    finally:
-        namespace.kubectl("delete", "job,pod", "--all", "--wait=false")
-        namespace.kubectl("delete", "pvc", CLAIM, "--ignore-not-found", "--wait=false")
-        namespace.cluster.kubectl("delete", "pv", name, "--ignore-not-found", "--wait=false")
+    return name
 
 
 @dataclass

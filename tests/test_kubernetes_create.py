@@ -109,3 +109,19 @@ def test_a_quota_that_never_has_room_ends_the_node_when_its_clock_runs_out(store
     assert (result.reason, result.exit_code) == ("QuotaExceeded", -1)
     assert "exceeded quota: jobs" in result.message
     assert store.jobs() == []
+
+
+def test_jobs_that_wait_for_pods_ask_why_together(store: Volume) -> None:
+    """A list of events for each would be more requests than all else."""
+    project = new_project(store.path)
+    for number in range(12):
+        python(project, f"waits_{number}", "pass")
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "pods"}}
+    store.namespace.apply({**quota, "spec": {"hard": {"pods": "0"}}})
+    used = ("get", "quota", "pods", "-o", "jsonpath={.status.hard}")
+    until(lambda: store.namespace.kubectl(*used), "the quota's own count")
+    with store.run(settings={**SMALL, "queue_timeout": "15s"}) as ran:
+        pass
+    assert {result.reason for result in ran.results.values()} == {"QuotaExceeded"}
+    asked = store.namespace.requests(agent="seeknal-k8s/")
+    assert 1 <= sum(request.call == "list events" for request in asked) <= 8

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from seeknal_k8s import diagnosis, exitcodes, manifest
 from seeknal_k8s.attempt import AttemptSpec, Ending, write_whole
 from seeknal_k8s.backends import DUCKDB_PART, Share
+from seeknal_k8s.backends.complaints import Complaints
 from seeknal_k8s.backends.following import JOB_NAME, RunWatch
 from seeknal_k8s.cluster import Cluster
 from seeknal_k8s.diagnosis import Clock, Wait
@@ -31,7 +32,7 @@ from seeknal_k8s.errors import (
 from seeknal_k8s.manifest import GRACE
 from seeknal_k8s.results import NO_EXIT_CODE
 from seeknal_k8s.settings import WORK, load
-from seeknal_k8s.views import CONFIG_MAPS, EVENTS, JOBS, PODS
+from seeknal_k8s.views import CONFIG_MAPS, JOBS, PODS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -45,9 +46,6 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at the clocks of an attempt that does not run yet."""
-
-_EVENTS_EVERY = 10.0
-"""Seconds between two looks at the events of an attempt that does not get on."""
 
 _RESULT_PATIENCE = 5.0
 """Seconds a result may need to be seen through the store's volume after its Job has ended."""
@@ -72,7 +70,6 @@ class _Clocks:
     wait: Wait = field(default_factory=lambda: Wait(Clock.QUEUE))
     since: float = field(default_factory=time.monotonic)
     reason_since: float = field(default_factory=time.monotonic)
-    events_at: float = 0.0
 
     @property
     def leaving(self) -> bool:
@@ -127,6 +124,9 @@ class KubernetesBackend:
         self._settings = settings
         self._owner = owner
         self._order = order
+        self._about_jobs = Complaints(cluster, "Job")
+        self._about_pods = Complaints(cluster, "Pod")
+        self._looked_at = float("-inf")
 
     @property
     def capacity(self) -> Share:
@@ -237,7 +237,8 @@ class KubernetesBackend:
                     return await self._give_up(name, clocks)
             elif seen or self._watch.deleted(name):
                 return await self._vanished(pod, spec)
-            elif time.monotonic() > look:  # created and gone between two lists of a broken watch?
+            elif time.monotonic() > look and self._may_look():
+                # Was it created, and gone, between two lists of a broken watch?
                 if await self._get(name) is None:
                     return await self._vanished(pod, spec)
                 look = time.monotonic() + _SEEN_PATIENCE
@@ -246,22 +247,23 @@ class KubernetesBackend:
                 async with asyncio.timeout(None if running else _LOOK_EVERY):
                     await changed.wait()
 
+    def _may_look(self) -> bool:
+        """Whether a Job may be asked for by its name now: of a late watch all are missing at once."""
+        now = time.monotonic()
+        if now - self._looked_at < _LOOK_EVERY:
+            return False
+        self._looked_at = now
+        return True
+
     async def _waiting(self, job: JobView, pod: PodView | None, clocks: _Clocks) -> Wait:
         """Return where the attempt stands; ask for events only while it does not get on."""
         wait = diagnosis.waiting(job, pod)
-        now = time.monotonic()
         stuck = wait.clock in {Clock.QUEUE, Clock.START} and not wait.reason
-        if not stuck or now - clocks.since < _LOOK_EVERY:
+        if not stuck or time.monotonic() - clocks.since < _LOOK_EVERY:
             return wait
-        if now - clocks.events_at < _EVENTS_EVERY:
-            return clocks.wait if clocks.wait.clock is wait.clock else wait
-        clocks.events_at = now
-        about = ("Job", job.name) if pod is None else ("Pod", pod.name)
-        fields = f"involvedObject.kind={about[0]},involvedObject.name={about[1]}"
-        with contextlib.suppress(ClusterError):  # without events it waits all the same
-            listing = await self._cluster.list(EVENTS, fields=fields)
-            return diagnosis.waiting(job, pod, listing.items)
-        return wait
+        if pod is None:
+            return diagnosis.waiting(job, pod, await self._about_jobs.about(job.name))
+        return diagnosis.waiting(job, pod, await self._about_pods.about(pod.name))
 
     async def _ended(self, job: JobView, pod: PodView | None, spec: AttemptSpec) -> Ending:
         pod = await self._as_it_ended(job, pod)
