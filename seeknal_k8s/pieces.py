@@ -113,7 +113,10 @@ class _Intervals:
         """Run the chain for one interval, and keep how it ended beside what it made."""
         folder = folder_of(Path(self._spec.folder), number)
         home = folder / "home"
-        workspace.remove(folder)  # of an attempt of the same number that a crash has cut short
+        # Of an attempt of the same number that a crash has cut short. The result goes first: it says
+        # that the rest is there.
+        (folder / "result.json").unlink(missing_ok=True)
+        workspace.remove(folder)
         (home / "target").mkdir(parents=True)
         one = _Interval(Outcome(), [])
         began = time.time()

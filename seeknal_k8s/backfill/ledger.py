@@ -82,6 +82,9 @@ class Ledger:
     ) -> None:
         """Publish what an interval has made below ``home``, and note that it is done.
 
+        ``outputs`` are all files that it has made. What a killed coordinator has moved already is not
+        missing: doing this twice does no harm.
+
         Raises:
             StoreUnavailable: it could not be written.
         """
@@ -100,16 +103,18 @@ class Ledger:
 
     def _land_rows(self, node_id: str, interval: Interval, home: Path, outputs: list[str]) -> None:
         folder = self._folder(node_id, interval)
-        rows = next((name for name in _rows_of(node_id) if (home / name).is_file()), None)
-        own = [name for name in outputs if not name.startswith("target/")]
-        if rows is None and not own:
+        rows = next((name for name in _rows_of(node_id) if name in outputs), None)
+        made = {rows: ROWS} if rows else {}
+        if node_id.startswith("exposure."):
+            exported = (name for name in outputs if not name.startswith("target/"))
+            made |= {name: name.rpartition("/")[2] for name in exported}
+        if not made:
             shutil.rmtree(folder, ignore_errors=True)  # no rows this time
             return
         folder.mkdir(parents=True, exist_ok=True)
-        if rows is not None:
-            workspace.move((home / rows), folder / ROWS)
-        for name in own if node_id.startswith("exposure.") else ():
-            workspace.move(home / name, folder / name.rpartition("/")[2])
+        for name, kept in made.items():
+            if (home / name).exists() or not (folder / kept).exists():
+                workspace.move(home / name, folder / kept)
 
     def note_failure(self, record: Record) -> None:
         """Remember how an interval failed.
