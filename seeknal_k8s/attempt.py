@@ -130,6 +130,11 @@ class AttemptSpec:
         """Where the node runs; gone when the attempt has ended."""
         return Path(self.folder) / "ws"
 
+    @property
+    def scratch_folder(self) -> Path:
+        """Where DuckDB spills to; gone when the attempt has ended."""
+        return Path(self.scratch or f"{self.folder}/scratch")
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:

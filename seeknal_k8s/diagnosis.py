@@ -106,7 +106,7 @@ def _platform_reason(failed: Condition, pod: PodView | None) -> str:
         return _DISRUPTIONS.get(target.reason, "Evicted")
     if "DisruptionTarget" in failed.message:
         return "Evicted"
-    if failed.reason == "DeadlineExceeded":
+    if "DeadlineExceeded" in {failed.reason, pod.status.reason if pod is not None else ""}:
         return "DeadlineExceeded"
     terminated = _terminated(pod)
     if terminated is not None and terminated.reason == "OOMKilled":

@@ -214,7 +214,11 @@ class Execution:
 
         await self._warm(plan, spares=0)
         async with kubernetes.open_backend(
-            self._request.settings, run_id=self._folder.id, plan=plan, order=self._order
+            self._request.settings,
+            run_id=self._folder.id,
+            plan=plan,
+            order=self._order,
+            kind=kubernetes.KubernetesBackend,
         ) as backend:
             yield backend
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 MAX_BACKOFF = 600.0
 """Longest delay between two attempts, in seconds."""
 
+_LOOK_EVERY = 2.0
+"""Seconds between two looks at whether somebody wants more attempts at once."""
+
 MEMORY_FACTOR = 1.5
 """How much more memory an attempt gets after one that ran out of it."""
 
@@ -110,6 +113,7 @@ class Runner:
             StoreUnavailable: an accepted output or the ledger could not be written.
         """
         self._order = critical_path(self.plan)
+        self.folder.forget_max_parallel()
         for node in self.plan.graph.nodes.values():
             there = tuple(file for file in node.outputs if (self.home / file).exists())
             self._published[node.id] = there
@@ -140,7 +144,9 @@ class Runner:
         while self._ready or self._attempts or self._delays:
             self._start_what_fits()
             tasks: set[asyncio.Task[Any]] = {*self._attempts, *self._delays}
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                tasks, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
+            )
             for task in done:
                 if task in self._delays:
                     self._push(self._delays.pop(task))
@@ -181,7 +187,8 @@ class Runner:
 
     def _full(self) -> bool:
         """Whether nothing more can start now, whatever it asks for."""
-        if self.at_once is not None and len(self._attempts) >= self.at_once:
+        at_once = self.folder.max_parallel() or self.at_once
+        if at_once is not None and len(self._attempts) >= at_once:
             return True
         used, capacity = self._used(), self.backend.capacity
         return used.cpu >= capacity.cpu or used.memory >= capacity.memory

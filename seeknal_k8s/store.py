@@ -4,6 +4,7 @@
     <store>/runs/<run-id>/run.json                   what was asked, when, and how it ended
     <store>/runs/<run-id>/accepted.jsonl             a line per node whose outputs are published
     <store>/runs/<run-id>/results.json
+    <store>/runs/<run-id>/max-parallel               another speed, asked for while it runs
     <store>/runs/<run-id>/bundles/<bundle>/<attempt>/   result.json, stdout, stderr, out/
 
 The store is as secret as the project's ``target/``: resolved parameters end up in both.
@@ -36,6 +37,8 @@ FOLDER = ".seeknal-k8s"
 
 LATEST = "latest"
 """Stands for the newest run wherever a run id is asked for."""
+
+_SPEED = "max-parallel"
 
 _TRIES = 50
 """How often to ask for the lock: ``holder`` has it for some microseconds, and only looks.
@@ -118,6 +121,44 @@ class RunFolder:
             numbered = [entry for entry in entries if entry.name.isdigit()]
             return sorted(numbered, key=lambda path: int(path.name))
         return []
+
+    def indexed_job(self, generation: int) -> Path:
+        """Return the folder with the orders of one Indexed Job of this run, from 1."""
+        return self.path / "indexed" / str(generation)
+
+    def indexed_jobs(self) -> list[Path]:
+        """Return the folders of all Indexed Jobs of this run, first to last."""
+        found: list[Path] = []
+        while (folder := self.indexed_job(len(found) + 1)).is_dir():
+            found.append(folder)
+        return found
+
+    def place_of(self, piece: str) -> str:
+        """Return which index of which Indexed Job of this run a piece has last been, as in ``indexes``."""
+        for folder in reversed(self.indexed_jobs()):
+            told = _read_json(folder / "job.json") or {"pieces": []}
+            if piece in told["pieces"]:
+                return f"{told['job']['metadata']['name']}/{told['pieces'].index(piece)}"
+        return ""
+
+    def max_parallel(self) -> int | None:
+        """Return how many attempts may run at once, if somebody has said so since the run began."""
+        try:
+            return int((self.path / _SPEED).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return None
+
+    def set_max_parallel(self, most: int) -> None:
+        """Have the run's coordinator, if it lives, run so many attempts at once.
+
+        Raises:
+            StoreUnavailable: it could not be written.
+        """
+        _write(self.path / _SPEED, str(most))
+
+    def forget_max_parallel(self) -> None:
+        """Leave it to whoever starts the run how many attempts run at once."""
+        (self.path / _SPEED).unlink(missing_ok=True)
 
     def attempts_of(self, key: str) -> list[Path]:
         """Return the folders of the attempts of what the run calls so: a node, or some intervals."""

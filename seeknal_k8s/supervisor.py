@@ -15,7 +15,6 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
@@ -314,7 +313,7 @@ def _finish(child: Child, spec: AttemptSpec, status: int) -> Ending:
     code, error = child.verdict or _from_status(status)
     seconds = round(time.monotonic() - child.began, 3)
     started = time.time() - seconds
-    for left in (spec.workspace, spec.out, Path(spec.folder) / "scratch"):
+    for left in (spec.workspace, spec.out, spec.scratch_folder):
         workspace.remove(left)
     outcome = {"exit_code": code, "error": error, "seconds": seconds}
     try:

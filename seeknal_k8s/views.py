@@ -49,7 +49,10 @@ class _Job(_Part, frozen=True):
 
 
 class JobStatus(_Part, frozen=True):
-    """How far a Job is. The counters are for display: only a condition says that it has ended."""
+    """How far a Job is. The counters are for display: only a condition says that it has ended.
+
+    Of an Indexed Job, ``completed_indexes`` and ``failed_indexes`` are ranges, such as ``1,3-5``.
+    """
 
     conditions: list[Condition] | None = None
     start_time: datetime | None = None
@@ -57,6 +60,8 @@ class JobStatus(_Part, frozen=True):
     active: int = 0
     succeeded: int = 0
     failed: int = 0
+    completed_indexes: str | None = None
+    failed_indexes: str | None = None
 
 
 class _Object(_Part, frozen=True):

@@ -86,7 +86,7 @@ def _work(spec: AttemptSpec, project: Project, finished: Callable[[], None]) -> 
     write_record(spec, outcome=asdict(outcome), outputs=files, started=started, peak_memory=peak)
     finished()
     workspace.remove(spec.workspace)
-    workspace.remove(_task(spec).scratch)
+    workspace.remove(spec.scratch_folder)
     return outcome.exit_code
 
 
@@ -102,7 +102,7 @@ def _run(spec: AttemptSpec, project: Project) -> Outcome:
     gone = [file for file in spec.required if not (Path(spec.target).parent / file).exists()]
     if gone:
         return Outcome(exitcodes.INPUT_MISSING, error=f"an input is gone: {', '.join(gone)}")
-    Path(_task(spec).scratch).mkdir(parents=True, exist_ok=True)
+    spec.scratch_folder.mkdir(parents=True, exist_ok=True)
     before = workspace.inputs_of(spec.workspace)
     outcome = run_node(project, _task(spec))
     after = workspace.inputs_of(spec.workspace)
@@ -131,7 +131,7 @@ def _task(spec: AttemptSpec) -> Task:
         inputs=spec.inputs,
         undeclared=spec.undeclared,
         limits=Limits(memory=spec.memory, threads=spec.threads, spill=spec.spill),
-        scratch=Path(spec.scratch or f"{spec.folder}/scratch"),
+        scratch=spec.scratch_folder,
         script_timeout=spec.timeout and spec.timeout + _SLACK,
         environments=Path(spec.environments) if spec.environments else None,
         allow_failed_materialization=spec.allow_failed_materialization,

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from seeknal_k8s import manifest
+from seeknal_k8s import manifest, manifest_indexed
 from seeknal_k8s.attempt import Link, Piece, Span
 from seeknal_k8s.backends import Attempt, Share
 from seeknal_k8s.graph import Node
+from seeknal_k8s.manifest_indexed import Indexes
 from seeknal_k8s.options import NodeOptions, Resolved
 from seeknal_k8s.settings import Settings
 
@@ -57,6 +58,18 @@ def a_job(
 ) -> dict[str, Any]:
     return manifest.build(
         attempt or an_attempt(), owner, settings or some_settings(), **{"order": ORDER, **more}
+    )
+
+
+def an_indexed_job(settings: Settings | None = None, **about: Any) -> dict[str, Any]:
+    attempt = an_attempt()
+    draft = manifest.Draft(attempt.node, attempt.options, interval="2025-01-01/2026-01-01")
+    return manifest_indexed.build(
+        draft,
+        OWNER,
+        settings or some_settings(),
+        orders="/store/runs/20260102-030405-ab12/indexed/1",
+        indexes=Indexes(at_once=8, **about),
     )
 
 
@@ -132,6 +145,8 @@ def goldens() -> dict[str, dict[str, Any]]:
             order=f"/mnt{ORDER}",
         ),
         "gpu": a_job(an_attempt("model.churn", gpu={"count": 2, "resource": "amd.com/gpu"})),
+        "indexed": an_indexed_job(count=365, timeout=3600.0, max_failures=3),
+        "indexed-kueue": an_indexed_job(some_settings(queue="data-team"), count=4),
         "kueue": a_job(an_attempt(timeout="10m"), some_settings(queue="data-team")),
         "one-machine": a_job(
             settings=some_settings(

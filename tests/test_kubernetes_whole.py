@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from seeknal_k8s.store import Store
 from tests.cluster.harness import REPOSITORY, until
 from tests.faithful import EXAMPLE, copy_project, differences, states
-from tests.on_kubernetes import LONG, Volume, volume
+from tests.on_kubernetes import LONG, Volume, evict, volume
 from tests.projects import write
 from tests.running import run
 from tests.test_kubernetes_commands import program
-from tests.test_no_double_run import evict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +36,7 @@ def let_wait(project: Path, store: Volume) -> None:
         time.sleep(0.05)
 """
     text, times = file.read_text(encoding="utf-8"), file.stat()
-    head, found, body = text.partition('"""Split customers')
+    head, found, body = text.partition('"""Return every customer\'s')
     assert found, "the node's function has another docstring"
     file.write_text(f"{head.rstrip(' ')}{waiting}    {found}{body}", encoding="utf-8")
     os.utime(file, (times.st_atime, times.st_mtime))
@@ -65,7 +64,7 @@ def test_the_example_is_submitted_disturbed_and_right(
         def disturb() -> None:
             """Evict a node's pod while the node runs, and let the next one run through."""
             until((store.marks / "began").exists, f"a pod of {TAKEN}", seconds=4 * LONG)
-            evict(store, store.pod(TAKEN))
+            evict(store.namespace, store.pod(TAKEN))
             (store.marks / "hold").unlink()
 
         disturbing = threading.Thread(target=disturb)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +22,7 @@ from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import differences, states
 from tests.faultproxy import FaultProxy, calls
-from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, volume
+from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, evict, volume
 from tests.projects import write
 from tests.real_cluster import Admin, write_kubeconfig
 from tests.running import new_project, python
@@ -27,7 +30,6 @@ from tests.small import PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.cluster.harness import Cluster, Namespace
 
@@ -176,7 +178,7 @@ def test_a_pod_taken_away_while_its_node_runs_is_repeated_once_and_accepted_once
         if how == "delete":
             store.namespace.kubectl("delete", "pod", pod, "--wait=false")
         else:
-            evict(store, pod)
+            evict(store.namespace, pod)
     assert {node: (r.reason, r.attempts) for node, r in ran.results.items()} == {
         "transform.slow": ("Succeeded", 2),
         "transform.last": ("Succeeded", 1),
@@ -184,14 +186,6 @@ def test_a_pod_taken_away_while_its_node_runs_is_repeated_once_and_accepted_once
     left = evidence(store)
     assert left["accepted"] == {"transform.slow": 1, "transform.last": 1}
     assert sorted(left["created"].values()) == [1, 1, 1]  # type: ignore[attr-defined]
-
-
-def evict(store: Volume, pod: str) -> None:
-    """Evict a pod, as draining its machine does."""
-    name = {"name": pod, "namespace": store.namespace.name}
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": name}
-    path = f"/api/v1/namespaces/{store.namespace.name}/pods/{pod}/eviction"
-    store.namespace.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
 
 
 def test_a_pod_killed_after_its_result_was_written_is_not_repeated(store: Volume) -> None:
@@ -208,3 +202,60 @@ def test_a_pod_killed_after_its_result_was_written_is_not_repeated(store: Volume
     assert left["accepted"] == {"transform.done": 1}
     assert set(left["created"].values()) == {1}  # type: ignore[attr-defined]
     assert result.attempts == len(left["created"])  # type: ignore[arg-type]
+
+
+def test_a_pod_killed_before_its_node_began_costs_nothing(store: Volume) -> None:
+    """It is deleted as soon as it is there, which is long before a project has been read."""
+    python(new_project(store.path), "done", "pass")
+    with store.run(settings=SMALL, run_id="r1") as ran:
+        until(lambda: store.pods("transform.done"), "a pod", seconds=LONG)
+        pod = store.pod("transform.done")
+        store.namespace.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
+    assert (ran["transform.done"].success, ran["transform.done"].attempts) == (True, 2)
+    left = evidence(store)
+    assert left["accepted"] == {"transform.done": 1}
+    assert sorted(left["created"].values()) == [1, 1]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("stage", ["node", "outputs"])
+def test_a_pod_whose_processes_are_killed_before_its_result_is_repeated_once(
+    store: Volume, stage: str
+) -> None:
+    """What runs at the exit of a Python node comes after its outputs and before its result."""
+    began = str(store.marks / "began")
+    wait = f"""
+        def wait():
+            if not os.path.exists({began!r}):
+                open({began!r}, "w").close()
+                while True:
+                    time.sleep(0.05)
+        """
+    then = {"node": "wait()", "outputs": "import atexit; atexit.register(wait)"}[stage]
+    python(new_project(store.path, "defaults: {retries: 1}\n"), "slow", f"{wait}\n        {then}\n")
+    with store.run(settings=SMALL, run_id="r1") as ran:
+        store.wait_for_mark("began")
+        folder = store.path / "runs" / "r1" / "bundles"
+        assert list(folder.glob("*/1/result.json")) == []
+        kill_pod_of(folder)
+    assert (ran["transform.slow"].success, ran["transform.slow"].attempts) == (True, 2)
+    left = evidence(store)
+    assert left["accepted"] == {"transform.slow": 1}
+    assert sorted(left["created"].values()) == [1, 1]  # type: ignore[attr-defined]
+
+
+def kill_pod_of(folder: Path) -> None:
+    """Kill the first process of the container whose order lies below a folder of this test alone."""
+    killed = 0
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_text(encoding="utf-8", errors="replace").split("\0")
+            ours = any(w.startswith(f"{folder}/") and w.endswith("/order.json") for w in words)
+            status = (file.parent / "status").read_text(encoding="utf-8")
+            first = any(
+                line.startswith("NSpid:") and line.split()[-1] == "1" and len(line.split()) > 2
+                for line in status.splitlines()
+            )
+            if ours and first:
+                os.kill(int(file.parent.name), signal.SIGKILL)
+                killed += 1
+    assert killed == 1

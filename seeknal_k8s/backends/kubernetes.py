@@ -12,9 +12,9 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from seeknal_k8s import diagnosis, exitcodes, manifest
+from seeknal_k8s import diagnosis, exitcodes, indexes, manifest
 from seeknal_k8s.attempt import AttemptSpec, Ending, write_whole
 from seeknal_k8s.backends import DUCKDB_PART, Share
 from seeknal_k8s.backends.complaints import Complaints
@@ -64,7 +64,7 @@ _ENDED = frozenset({"Succeeded", "Failed"})
 
 
 @dataclass(slots=True)
-class _Clocks:
+class Clocks:
     """Since when an attempt is where it is, on the monotonic clock, and why."""
 
     wait: Wait = field(default_factory=lambda: Wait(Clock.QUEUE))
@@ -154,8 +154,10 @@ class KubernetesBackend:
             stop = asyncio.Event()
             creating = asyncio.create_task(self._create(body, stop))
             try:
-                refused = await asyncio.shield(creating)
-                return refused or await self._see_to_its_end(name, spec, changed)
+                made = await asyncio.shield(creating)
+                if isinstance(made, Ending):
+                    return made
+                return await self._see_to_its_end(name, made.uid, spec, changed)
             except asyncio.CancelledError:
                 # A request that is given up may still be carried out, after the deletion.
                 stop.set()
@@ -182,20 +184,20 @@ class KubernetesBackend:
             piece=attempt.piece,
         )
 
-    async def _create(self, body: dict[str, Any], stop: asyncio.Event) -> Ending | None:
+    async def _create(self, body: dict[str, Any], stop: asyncio.Event) -> Ending | JobView:
         """Create the Job, or adopt the one that an earlier try of this run has created.
 
-        Returns how the attempt ended if the Job may not be created. What would refuse every other
+        Returns the Job, or how the attempt ended if the Job may not be created. What would refuse every other
         Job as well, such as RBAC, is raised.
         """
         until = time.monotonic() + self._settings.queue_timeout
         while True:
             try:
-                await self._cluster.create(JOBS, body)
+                return await self._cluster.create(JOBS, body)
             except AlreadyExists as error:
                 found = await self._settled(body["metadata"]["name"])
                 if found is not None:
-                    return None if _is_ours(found, body) else _never_began("NameTaken", error)
+                    return found if _is_ours(found, body) else _never_began("NameTaken", error)
             except QuotaExceeded as error:
                 if stop.is_set() or time.monotonic() > until:
                     return _never_began("QuotaExceeded", error)
@@ -203,8 +205,6 @@ class KubernetesBackend:
                     await asyncio.wait_for(stop.wait(), _QUOTA_EVERY)
             except (AdmissionRefused, Invalid) as error:
                 return _never_began("AdmissionRefused", error)
-            else:
-                return None
 
     async def _settled(self, name: str) -> JobView | None:
         """Return a Job, None if it is gone, or going and soon gone."""
@@ -221,25 +221,27 @@ class KubernetesBackend:
         except NotFound:
             return None
 
-    async def _see_to_its_end(self, name: str, spec: AttemptSpec, changed: asyncio.Event) -> Ending:
-        clocks, pod, seen = _Clocks(), None, False
+    async def _see_to_its_end(
+        self, name: str, uid: str, spec: AttemptSpec, changed: asyncio.Event
+    ) -> Ending:
+        clocks, pod, seen = Clocks(), None, False
         look = time.monotonic() + _SEEN_PATIENCE
         while True:
             changed.clear()
-            job, pod = self._watch.job(name), self._watch.pod(name) or pod
+            job, pod = self._watch.job(name, uid), self._watch.pod(name, uid) or pod
             if job is not None:
                 seen = True
                 ended = diagnosis.ending(job, pod, None)
                 if ended is not None:
-                    return await self._ended(job, pod, spec)
+                    return await self._ended(name, job, pod, spec)
                 clocks.see(await self._waiting(job, pod, clocks))
                 if clocks.expired(self._settings):
                     return await self._give_up(name, clocks)
-            elif seen or self._watch.deleted(name):
+            elif seen or self._watch.deleted(uid):
                 return await self._vanished(pod, spec)
             elif time.monotonic() > look and self._may_look():
                 # Was it created, and gone, between two lists of a broken watch?
-                if await self._get(name) is None:
+                if await self._get(indexes.split(name)[0]) is None:
                     return await self._vanished(pod, spec)
                 look = time.monotonic() + _SEEN_PATIENCE
             with contextlib.suppress(TimeoutError):
@@ -255,7 +257,7 @@ class KubernetesBackend:
         self._looked_at = now
         return True
 
-    async def _waiting(self, job: JobView, pod: PodView | None, clocks: _Clocks) -> Wait:
+    async def _waiting(self, job: JobView, pod: PodView | None, clocks: Clocks) -> Wait:
         """Return where the attempt stands; ask for events only while it does not get on."""
         wait = diagnosis.waiting(job, pod)
         stuck = wait.clock in {Clock.QUEUE, Clock.START} and not wait.reason
@@ -265,8 +267,10 @@ class KubernetesBackend:
             return diagnosis.waiting(job, pod, await self._about_jobs.about(job.name))
         return diagnosis.waiting(job, pod, await self._about_pods.about(pod.name))
 
-    async def _ended(self, job: JobView, pod: PodView | None, spec: AttemptSpec) -> Ending:
-        pod = await self._as_it_ended(job, pod)
+    async def _ended(
+        self, name: str, job: JobView, pod: PodView | None, spec: AttemptSpec
+    ) -> Ending:
+        pod = await self._as_it_ended(name, pod)
         result = Ending.read(spec.result_file)
         patience = time.monotonic() + _RESULT_PATIENCE
         while result is None and job.condition("Complete") and time.monotonic() < patience:
@@ -278,14 +282,14 @@ class KubernetesBackend:
             await self._keep_log(pod, spec)
         return ending
 
-    async def _as_it_ended(self, job: JobView, pod: PodView | None) -> PodView | None:
+    async def _as_it_ended(self, name: str, pod: PodView | None) -> PodView | None:
         """Return the pod of an ended Job as it ended: its watch may be later than the Job's."""
         if pod is not None and pod.status.phase in _ENDED:
             return pod
         with contextlib.suppress(ClusterError):  # then what was seen of it has to do
             if pod is not None:
                 return await self._cluster.get(PODS, pod.name)
-            found = await self._cluster.list(PODS, labels=f"{JOB_NAME}={job.name}")
+            found = await self._cluster.list(PODS, labels=pods_of(name))
             return next(iter(found.items), None)
         return pod
 
@@ -297,13 +301,16 @@ class KubernetesBackend:
             if text and not file.exists():
                 file.write_bytes(text)
 
-    async def _give_up(self, name: str, clocks: _Clocks) -> Ending:
-        # A pod on a machine that is gone stays for as long as the machine does.
-        await self._delete(name, patience=0 if clocks.leaving else _GONE_PATIENCE)
+    async def _give_up(self, name: str, clocks: Clocks) -> Ending:
+        await self._end(name, leaving=clocks.leaving)
         seconds = time.monotonic() - clocks.since
         wait = clocks.wait
         message = wait.message or f"it was {wait.clock.value} for {seconds:.0f} s"
         return Ending(exit_code=NO_EXIT_CODE, reason=wait.reason or "NotStarted", error=message)
+
+    async def _end(self, name: str, *, leaving: bool) -> None:
+        """Delete the Job. A pod on a machine that is gone stays for as long as the machine does."""
+        await self._delete(name, patience=0 if leaving else _GONE_PATIENCE)
 
     async def _vanished(self, pod: PodView | None, spec: AttemptSpec) -> Ending:
         """Return how an attempt ended whose Job is gone: by what it left in the store, if it did."""
@@ -324,6 +331,12 @@ class KubernetesBackend:
             await asyncio.sleep(_LOOK_EVERY / 2)
 
 
+def pods_of(name: str) -> str:
+    """Return the selector of the pods of a Job, or of one of its indexes."""
+    job, index = indexes.split(name)
+    return f"{JOB_NAME}={job}" + (f",{indexes.LABEL}={index}" if index else "")
+
+
 def _is_ours(found: JobView, body: dict[str, Any]) -> bool:
     """Whether a Job is the one that ``body`` asks for: of the same run, node and attempt."""
     wanted = body["metadata"]["labels"]
@@ -335,6 +348,9 @@ def _never_began(reason: str, error: ClusterError) -> Ending:
     return Ending(exit_code=NO_EXIT_CODE, reason=reason, error=str(error))
 
 
+_Kind = TypeVar("_Kind", bound=KubernetesBackend)
+
+
 @contextlib.asynccontextmanager
 async def open_backend(
     settings: Settings | None,
@@ -342,7 +358,8 @@ async def open_backend(
     run_id: str,
     plan: Plan,
     order: Callable[[AttemptSpec], dict[str, Any]],
-) -> AsyncIterator[KubernetesBackend]:
+    kind: type[_Kind],
+) -> AsyncIterator[_Kind]:
     """Give the backend for one run: its anchor is there, its watches run.
 
     Every node's manifest is built first, so that a patch that breaks one refuses the run.
@@ -359,7 +376,7 @@ async def open_backend(
     async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
         owner = await own(cluster, settings, run_id, plan.graph.name)
         async with RunWatch(cluster, run_id) as watch:
-            yield KubernetesBackend(cluster, watch, settings, owner, order)
+            yield kind(cluster, watch, settings, owner, order)
 
 
 async def own(cluster: Cluster, settings: Settings, run_id: str, project: str) -> Owner:

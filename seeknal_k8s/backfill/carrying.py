@@ -13,6 +13,7 @@ from seeknal_k8s.backends.local import LocalBackend, cores
 from seeknal_k8s.backfill import claims, planning
 from seeknal_k8s.backfill.keeping import Keeping
 from seeknal_k8s.backfill.ledger import Ledger
+from seeknal_k8s.backfill.outcomes import how_to_go_on, results_of
 from seeknal_k8s.backfill.scope import open_project, overrides, read
 from seeknal_k8s.engine_client import EngineClient
 from seeknal_k8s.errors import InputsFailed, Interrupted, SeeknalK8sError, UsageError
@@ -21,7 +22,6 @@ from seeknal_k8s.graph import build
 from seeknal_k8s.names import anchor_name
 from seeknal_k8s.pod import Order
 from seeknal_k8s.request import new_pins, new_run_id
-from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
 from seeknal_k8s.runner import Runner
 from seeknal_k8s.store import utc_now
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from seeknal_k8s.engine_process import EngineProcess
     from seeknal_k8s.events import Observer
     from seeknal_k8s.plan import Plan
+    from seeknal_k8s.results import PrefectRunResult, RunResults
 
 
 async def plan(request: BackfillRequest, engine: EngineProcess | None = None) -> BackfillPlan:
@@ -73,7 +74,7 @@ async def run(
             dead = [one.run for one in claims.dead(ledger.root / "claims")]
             await _end_jobs(request, dead)
             claims.bury(ledger.root / "claims", dead)
-            return _results(made, {}, run_id="")
+            return results_of(made, {}, run_id="")
         shape = _shape(request, made)
         run_id = await _run_id(request, shape, ledger)
         claim = claims.Claim(run_id, shape, made.todo, alone=made.policy.serial)
@@ -192,26 +193,30 @@ class _Backfill:
                 await runner.run()
         except asyncio.CancelledError as cancelled:
             results = self._finish(self._per_interval(plan, runner), "interrupted")
-            raise Interrupted(_how_to_go_on(results)) from cancelled
+            raise Interrupted(how_to_go_on(results)) from cancelled
         except SeeknalK8sError:
             self._finish({}, "failed")
             raise
         return self._finish(self._per_interval(plan, runner), "")
 
     def _runner(self, plan: Plan, backend: Backend, running: dict[str, int]) -> Runner:
-        request = self._request
-        most = request.settings.max_jobs if request.settings and request.on != "local" else None
         return Runner(
             plan=plan,
             backend=backend,
             folder=self._folder,
-            home=request.shares.home,
+            home=self._request.shares.home,
             observer=self._observer,
-            at_once=1 if self._made.policy.serial else request.at_once or most,
+            at_once=self._at_once(),
             running=running if backend.reattaches else {},
-            max_failures=request.max_failures,
+            max_failures=self._request.max_failures,
             keeper=self._keeping,
         )
+
+    def _at_once(self) -> int | None:
+        """Return how many attempts may run at once, None for as many as fit."""
+        request = self._request
+        most = request.settings.max_jobs if request.settings and request.on != "local" else None
+        return 1 if self._made.policy.serial else request.at_once or most
 
     def _take_up(self, plan: Plan) -> dict[str, int]:
         """Keep what an earlier try of this run has finished; return which attempts it left."""
@@ -281,6 +286,7 @@ class _Backfill:
             range=[self._made.intervals[0].key, self._made.intervals[-1].key],
             schedule=request.schedule,
             timezone=request.timezone,
+            one_at_a_time=self._made.policy.serial,
         )
 
     @contextlib.asynccontextmanager
@@ -301,12 +307,27 @@ class _Backfill:
                 at_once=self._request.at_once,
             )
             return
-        from seeknal_k8s.backends import kubernetes  # noqa: PLC0415 - 0.3 s, and not on a laptop
+        from seeknal_k8s.backends import indexed, kubernetes  # noqa: PLC0415 - 0.3 s, not on laptops
 
+        if self._request.indexed:
+            async with indexed.open_indexed(
+                self._request.settings,
+                plan=plan,
+                folder=self._folder,
+                order=self._order,
+                at_once=self._at_once() or len(plan.runs),
+                max_failures=self._request.max_failures,
+            ) as backend:
+                yield backend
+            return
         async with kubernetes.open_backend(
-            self._request.settings, run_id=self._folder.id, plan=plan, order=self._order
-        ) as backend:
-            yield backend
+            self._request.settings,
+            run_id=self._folder.id,
+            plan=plan,
+            order=self._order,
+            kind=kubernetes.KubernetesBackend,
+        ) as ordinary:
+            yield ordinary
 
     def _order(self, spec: AttemptSpec) -> dict[str, Any]:
         profile = self._request.profile
@@ -332,45 +353,11 @@ class _Backfill:
 
     def _finish(self, others: dict[str, PrefectRunResult], status: str) -> RunResults:
         ended = {**others, **self._keeping.results}
-        results = _results(self._made, ended, run_id=self._folder.id)
+        results = results_of(self._made, ended, run_id=self._folder.id)
         self._folder.write_results(results)
         status = status or ("succeeded" if results.success else "failed")
         self._folder.note(status=status, ended=utc_now())
         return results
-
-
-def _results(made: BackfillPlan, ended: dict[str, PrefectRunResult], *, run_id: str) -> RunResults:
-    """Return the results of all intervals that were asked for, oldest first."""
-    cached = {*made.done, *made.changed}
-    found: dict[str, PrefectRunResult] = {}
-    for interval in made.intervals:
-        key = interval.key
-        if key in ended:
-            found[key] = ended[key]
-        elif key in cached:
-            found[key] = _no_run("Cached", exit_code=0)
-        else:
-            found[key] = _no_run("NotRun", exit_code=NO_EXIT_CODE)
-    return RunResults(found, run_id=run_id)
-
-
-def _no_run(reason: str, *, exit_code: int) -> PrefectRunResult:
-    return PrefectRunResult(
-        success=exit_code == 0,
-        exit_code=exit_code,
-        stdout="",
-        stderr="",
-        duration_seconds=0.0,
-        reason=reason,
-    )
-
-
-def _how_to_go_on(results: RunResults) -> str:
-    kept = sum(result.success for result in results.values())
-    return (
-        f"backfill {results.run_id} was interrupted; {kept} of {len(results)} intervals are done "
-        "and kept\n  → go on with it: the same command again"
-    )
 
 
 async def _combine(

@@ -9,7 +9,7 @@ from seeknal_k8s import intervals as clock
 from seeknal_k8s.attempt import Link, Piece, Span
 from seeknal_k8s.backfill.scope import dates_of
 from seeknal_k8s.backfill.targets import Policy, policy, refuse_going_back
-from seeknal_k8s.errors import Problem, ProjectRefused
+from seeknal_k8s.errors import Problem, ProjectRefused, UsageError
 from seeknal_k8s.plan import NodeRun, Plan, Reason
 
 if TYPE_CHECKING:
@@ -69,6 +69,11 @@ def make(
         else:
             kept.append(interval.key)
     how = policy(scope)
+    if how.ascending and request.indexed:
+        raise UsageError(
+            "its target wants the intervals one after the other, which the indexes of a Job are not\n"
+            "  → leave --indexed out"
+        )
     superseded = _superseded(wanted, todo, done, restate=request.restate)
     if how.ascending:
         refuse_going_back(scope, todo, done)

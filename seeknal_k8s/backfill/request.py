@@ -36,6 +36,7 @@ class BackfillRequest:
     ``accept_partial`` counts a last interval that the range cuts short as finished. ``anyway`` lets
     a node run that uses no interval, ``yes`` lets there be more than ``intervals.LIMIT``. ``chunk`` is how many
     intervals one attempt runs. ``combine`` puts all intervals together as the node's normal output.
+    ``indexed`` makes the first attempts the indexes of one Job, on Kubernetes.
     The rest is as in ``RunRequest``.
     """
 
@@ -57,6 +58,7 @@ class BackfillRequest:
     chunk: int = 1
     combine: bool = False
     max_failures: int | None = None
+    indexed: bool = False
     store: Path | None = None
     run_id: str | None = None
     options: Sequence[Override] = ()
@@ -73,6 +75,10 @@ class BackfillRequest:
         Raises:
             UsageError: the range, the schedule or the zone makes no sense.
         """
+        if self.indexed and self.on != "kubernetes":
+            raise UsageError(
+                "an Indexed Job is for Kubernetes: --indexed goes with --on kubernetes"
+            )
         if self.chunk < 1:
             raise UsageError("a chunk has at least one interval")
         if self.last is not None:

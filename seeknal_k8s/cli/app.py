@@ -154,6 +154,7 @@ app.command(
         "logs transform.daily_sales --follow",
     )
 )(grouped(looking.logs))
+app.command(epilog=_examples("scale latest --max-parallel 8"))(grouped(looking.scale))
 app.command(
     "render",
     epilog=_examples(

@@ -108,6 +108,14 @@ class Carrying:
             metavar="N", min=1, rich_help_panel=_HOW, help="How many intervals one attempt runs."
         ),
     ] = 1
+    indexed: Annotated[
+        bool,
+        typer.Option(
+            "--indexed",
+            rich_help_panel=_HOW,
+            help="On Kubernetes: one Job with an index for each attempt, instead of a Job for each.",
+        ),
+    ] = False
     max_failures: Annotated[
         int | None,
         typer.Option(
@@ -196,5 +204,9 @@ class Carrying:
             raise UsageError(f"--upper {self.upper}: it is exclusive or inclusive")
         if self.run_id is not None:
             check_run_id(self.run_id)
+        if self.indexed and not self.submit and self.on != "kubernetes":
+            raise UsageError(
+                "--indexed is for Kubernetes: it goes with --on kubernetes or --submit"
+            )
         if self.detach and not self.submit:
             raise UsageError("--detach is for --submit: there is nobody else to go on with it")

@@ -124,6 +124,7 @@ def _request(
         chunk=how.chunk,
         combine=how.combine,
         max_failures=how.max_failures,
+        indexed=how.indexed,
         store=store,
         run_id=how.run_id,
         options=parse_overrides(how.set or ()),
@@ -169,6 +170,7 @@ def _submit(node: str, range_: Range, how: Carrying, given: Given, *, as_json: b
         "--anyway": how.anyway,
         "--combine": how.combine,
         "--yes": how.yes,
+        "--indexed": how.indexed,
     }
     command = ["backfill", node, "--project", "{project}"]
     command += [f"{name}={value}" for name, value in values.items() if value is not None]

@@ -1,4 +1,4 @@
-"""The commands that look at runs: ``show``, ``runs`` and ``logs``. None of them needs Seeknal."""
+"""The commands that look at runs: ``show``, ``runs`` and ``logs``, and ``scale``. None of them needs Seeknal."""
 
 import sys
 from pathlib import Path
@@ -102,6 +102,34 @@ def _cells(run: dict[str, Any]) -> list[str]:
     time = "" if run["seconds"] is None else duration(run["seconds"])
     counts = [str(run[name] or "") for name in past.COUNTED]
     return [run["id"], run["status"], run["started"] or "", time, *counts]
+
+
+def scale(
+    run: Annotated[str, typer.Argument(metavar="RUN", help=_RUN_HELP)] = LATEST,
+    *,
+    max_parallel: Annotated[
+        int,
+        typer.Option(
+            "--max-parallel", metavar="N", min=1, help="How many attempts run at once from now on."
+        ),
+    ],
+    project: Project = _HERE,
+    store: StorePath = None,
+) -> int:
+    """Make a run or a backfill that is going on faster or slower; what runs already is left alone.
+
+    Beginning it anew begins with its own --max-parallel again.
+    """
+    where = _store(project, store)
+    folder = where.run(run)
+    state = past.status(where, folder)
+    if state != past.RUNNING:
+        raise UsageError(f"run {folder.id} does not go on: its status is {state}")
+    if folder.about().get("one_at_a_time"):
+        raise UsageError(f"run {folder.id} runs one at a time, because its target wants it so")
+    folder.set_max_parallel(max_parallel)
+    render.show(render.out(), [f"run {folder.id}: at most {max_parallel} at once from now on"])
+    return 0
 
 
 def logs(

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from seeknal_k8s import diagnosis, timeline, verdict
+from seeknal_k8s import diagnosis, indexes, timeline, verdict
 from seeknal_k8s.attempt import Ending
-from seeknal_k8s.backends.following import JOB_NAME
+from seeknal_k8s.backends.kubernetes import pods_of
 from seeknal_k8s.cli import past
 from seeknal_k8s.cli.render import size
 from seeknal_k8s.diagnosis import Clock, Wait
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from seeknal_k8s.verdict import Verdict
     from seeknal_k8s.views import EventView, JobView, PodView
 
-_NODE_ID, _ATTEMPT = "seeknal.io/node-id", "seeknal.io/attempt"
+_NODE_ID, _ATTEMPT, _INTERVAL = "seeknal.io/node-id", "seeknal.io/attempt", "seeknal.io/interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,16 @@ async def find(
     labels = f"seeknal.io/run={label_value(run)}"
     listed = (await cluster.list(JOBS, labels=f"{labels},seeknal.io/node")).items
     node = _node(listed, store, run, text)
+    place = _place(store, run, node)
     jobs = {
         int(job.labels.get(_ATTEMPT, "0")): job
         for job in listed
-        if job.metadata.annotations.get(_NODE_ID) == node
+        if node in {job.metadata.annotations.get(about) for about in (_INTERVAL, _NODE_ID)}
     }
+    of, index = indexes.split(place)
+    for shared in listed:
+        if index and shared.name == of:
+            jobs[1] = indexes.of(shared, int(index))
     folders = {int(path.name): path for path in _folders(store, run, node)}
     known = sorted(jobs.keys() | folders.keys())
     number = attempt or (known[-1] if known else 0)
@@ -123,7 +128,7 @@ async def find(
         had = f"; it has {', '.join(map(str, known))}" if known else " yet"
         raise UsageError(f"{node} has no attempt {attempt or ''}".rstrip() + f" in run {run}{had}")
     job = jobs.get(number)
-    pod = await _pod(cluster, job)
+    pod = await _pod(cluster, job, place)
     events = [*(await _events(cluster, "Job", job)), *(await _events(cluster, "Pod", pod))]
     folder = folders.get(number)
     result = Ending.read(folder / "result.json") if folder else None
@@ -148,13 +153,21 @@ def _node(jobs: tuple[JobView, ...], store: Store | None, run: str, text: str) -
 def _folders(store: Store | None, run: str, node: str) -> list[Path]:
     if store is None or not (store.root / "runs" / run).is_dir():
         return []
-    return store.run(run).attempts(node)
+    return store.run(run).attempts_of(node)
 
 
-async def _pod(cluster: Cluster, job: JobView | None) -> PodView | None:
+def _place(store: Store | None, run: str, node: str) -> str:
+    """Return which index of which Job an interval of a backfill is; empty if it is none."""
+    if store is None or not (store.root / "runs" / run).is_dir():
+        return ""
+    return store.run(run).place_of(node)
+
+
+async def _pod(cluster: Cluster, job: JobView | None, place: str) -> PodView | None:
     if job is None:
         return None
-    pods = (await cluster.list(PODS, labels=f"{JOB_NAME}={job.name}")).items
+    name = place if indexes.split(place)[0] == job.name else job.name
+    pods = (await cluster.list(PODS, labels=pods_of(name))).items
     return pods[0] if pods else None
 
 

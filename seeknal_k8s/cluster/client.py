@@ -126,6 +126,12 @@ class Cluster:
         request = Request(call, "POST", kind.path, query, manifest, paced=True)
         return await self._transport.ask(request, kind.one)
 
+    async def patch(self, kind: Kind[View], name: str, changes: Mapping[str, Any]) -> View:
+        """Merge changes into an object (RFC 7386); return what it is then."""
+        call = self._call("patch", kind, name)
+        request = Request(call, "PATCH", kind.path + "/{name}", body=changes)
+        return await self._transport.ask(request, kind.one)
+
     async def get(self, kind: Kind[View], name: str) -> View:
         """Return one object by its name, or raise ``NotFound``."""
         call = self._call("get", kind, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Query = tuple[tuple[str, str], ...]
+
+_BODY = defaultdict(lambda: "application/json", PATCH="application/merge-patch+json")
+"""What a request's body is, by its method."""
 
 _RENEWAL = 10.0
 """Seconds within which credentials are not renewed again: an exec plugin may open a browser."""
@@ -197,7 +201,7 @@ class Transport:
             request.path,
             path_params=names,
             query_params=[(key, value) for key, value in request.query if value],
-            header_params={"Accept": "application/json", "Content-Type": "application/json"},
+            header_params={"Accept": "application/json", "Content-Type": _BODY[request.method]},
             auth_settings=["BearerToken"],
         )
         self.sent += 1

@@ -33,7 +33,7 @@ GROUP = "cluster"
 
 RUNNER_RULES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("", "configmaps", ("create", "delete", "get")),
-    ("batch", "jobs", ("create", "delete", "deletecollection", "get", "list", "watch")),
+    ("batch", "jobs", ("create", "delete", "deletecollection", "get", "list", "patch", "watch")),
     ("", "pods", ("get", "list", "watch")),
     ("", "pods/log", ("get",)),
     ("", "events", ("list",)),

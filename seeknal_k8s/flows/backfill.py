@@ -80,6 +80,7 @@ def _seeknal_backfill_flow(  # noqa: PLR0913, PLR0917 - the options of a backfil
     chunk: int = 1,
     max_parallel: int | None = None,
     max_failures: int | None = None,
+    indexed: bool = False,
     restate: bool = False,
     rerun_changed: bool = False,
     accept_partial: bool = False,
@@ -95,7 +96,8 @@ def _seeknal_backfill_flow(  # noqa: PLR0913, PLR0917 - the options of a backfil
     ``start_date`` and ``end_date`` are days or times; an ``end_date`` that is a day belongs to the range
     unless ``end_inclusive`` is false. ``last`` takes their place, such as ``7d``: the whole intervals
     before now, for a deployment with a schedule. ``parallel=False`` runs one attempt at a time,
-    ``chunk`` is how many intervals one attempt runs. ``restate`` runs finished intervals again,
+    ``chunk`` is how many intervals one attempt runs, ``indexed`` makes the attempts the indexes of one Job
+    on Kubernetes. ``restate`` runs finished intervals again,
     ``rerun_changed`` those that ran with other logic, ``combine`` puts all together as the node's
     output. The rest is as in ``seeknal_run_flow`` and ``seeknal-k8s backfill``.
 
@@ -120,6 +122,7 @@ def _seeknal_backfill_flow(  # noqa: PLR0913, PLR0917 - the options of a backfil
         accept_partial=accept_partial,
         combine=combine,
         max_failures=max_failures,
+        indexed=indexed,
         store=None if store is None else Path(store).expanduser(),
         run_id=current.id,
         options=parse_overrides(options),

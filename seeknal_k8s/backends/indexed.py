@@ -1,0 +1,239 @@
+"""The first attempts of a backfill as the indexes of one Job: one API object for all intervals.
+
+What follows a failed index is a Job of its own. Which piece is which index is kept in the store, so a
+coordinator that comes back after a crash finds the Job, and in it what it was waiting for.
+
+    <run>/indexed/<generation>/job.json       the manifest, and the pieces by their index
+    <run>/indexed/<generation>/<index>.json   the order of a piece
+    <run>/indexed/<generation>/created        there once the Job is: gone then means gone
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from seeknal_k8s import indexes, manifest_indexed
+from seeknal_k8s.attempt import Ending, write_whole
+from seeknal_k8s.backends import Attempt
+from seeknal_k8s.backends.kubernetes import KubernetesBackend, open_backend
+from seeknal_k8s.errors import ClusterError
+from seeknal_k8s.manifest import Draft
+from seeknal_k8s.manifest_indexed import Indexes
+from seeknal_k8s.views import JOBS
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from seeknal_k8s.attempt import AttemptSpec
+    from seeknal_k8s.backends.kubernetes import Clocks
+    from seeknal_k8s.plan import NodeRun, Plan
+    from seeknal_k8s.settings import Settings
+    from seeknal_k8s.store import RunFolder
+    from seeknal_k8s.views import JobView
+
+_LOOK_EVERY = 2.0
+"""Seconds between two looks at whether somebody wants another speed."""
+
+
+class IndexedBackend(KubernetesBackend):
+    """Attempts as the indexes of a Job where they have a place in one, else as Jobs of their own."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._places: dict[str, str] = {}
+        self._open: set[str] = set()
+        self._left: set[str] = set()
+        self._bodies: dict[str, dict[str, Any]] = {}
+        self._generations: dict[str, Path] = {}
+        self._creating: dict[str, asyncio.Task[Ending | JobView]] = {}
+        self._given_up: dict[str, Ending] = {}
+        self._stop = asyncio.Event()
+
+    async def prepare(
+        self,
+        runs: Sequence[NodeRun],
+        folder: RunFolder,
+        *,
+        at_once: int,
+        max_failures: int | None,
+    ) -> None:
+        """Give every run that nothing has been tried for a place in a Job. Nothing is created yet.
+
+        Raises:
+            OSError: the orders could not be written.
+            ClusterError: the API server refused, or could not be reached.
+        """
+        wanted = {run.key for run in runs}
+        earlier = folder.indexed_jobs()
+        for generation in earlier:
+            await self._take_up(generation, wanted)
+        new = [
+            run
+            for run in runs
+            if run.key not in self._places and not folder.attempts(run.node.id, run.interval)
+        ]
+        if new:
+            limits = Indexes(
+                count=len(new),
+                at_once=at_once,
+                generation=1 + len(earlier),
+                timeout=_longest(new),
+                max_failures=max_failures,
+            )
+            self._write(new, folder, limits)
+        self._open = set(self._places.values())
+
+    async def _take_up(self, generation: Path, wanted: set[str]) -> None:
+        """Find the Job of an earlier try of this run, unless it was created and is gone."""
+        try:
+            told = json.loads((generation / "job.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return  # it was killed before it had written all
+        body = told["job"]
+        name = body["metadata"]["name"]
+        ours = body["metadata"]["ownerReferences"][0]["uid"] == self._owner.anchor_uid
+        gone = (generation / "created").exists() and await self._get(name) is None
+        if ours and not gone:
+            self._add(generation, body, [key if key in wanted else "" for key in told["pieces"]])
+
+    def _write(self, runs: Sequence[NodeRun], folder: RunFolder, limits: Indexes) -> None:
+        """Write a new Job and its orders into the store."""
+        generation = folder.indexed_job(limits.generation)
+        generation.mkdir(parents=True)
+        for index, run in enumerate(runs):
+            attempt = Attempt(
+                node=run.node,
+                number=1,
+                folder=folder.bundle(run.node.id, run.interval) / "1",
+                options=run.options,
+                share=self.share(run.options),
+                piece=run.piece,
+            )
+            write_whole(generation / f"{index}.json", self._order(self._spec(attempt)))
+        first, last = runs[0].key.partition("/")[0], runs[-1].key.partition("/")[2]
+        body = manifest_indexed.build(
+            Draft(runs[0].node, runs[0].options, interval=f"{first}/{last}"),
+            self._owner,
+            self._settings,
+            orders=str(generation),
+            indexes=limits,
+        )
+        pieces = [run.key for run in runs]
+        write_whole(generation / "job.json", {"job": body, "pieces": pieces})
+        self._add(generation, body, pieces)
+
+    def _add(self, generation: Path, body: dict[str, Any], pieces: Sequence[str]) -> None:
+        name = body["metadata"]["name"]
+        self._bodies[name], self._generations[name] = body, generation
+        for index, piece in enumerate(pieces):
+            if piece:
+                self._places[piece] = indexes.key(name, index)
+
+    async def run(self, attempt: Attempt) -> Ending:
+        """Run the attempt to its end; a Job with indexes is ended by ``close``, not by cancelling this.
+
+        Raises:
+            ClusterError: the API server refused, or could not be reached for long.
+        """
+        place = self._places.get(attempt.interval) if attempt.number == 1 else None
+        if place is None:
+            return await super().run(attempt)
+        attempt.folder.mkdir(parents=True, exist_ok=True)
+        job, _ = indexes.split(place)
+        with self._watch.following(place) as changed:
+            made = await asyncio.shield(self._created(job))
+            if isinstance(made, Ending):
+                return made
+            ending = await self._see_to_its_end(place, made.uid, self._spec(attempt), changed)
+        if ending.reason == "JobDeleted":
+            return self._given_up.get(job, ending)
+        if place not in self._left:
+            self._open.discard(place)
+        return ending
+
+    def _created(self, job: str) -> asyncio.Task[Ending | JobView]:
+        """Return what creates the Job, once."""
+        if job not in self._creating:
+            self._creating[job] = asyncio.create_task(self._make(job))
+        return self._creating[job]
+
+    async def _make(self, job: str) -> Ending | JobView:
+        made = await self._create(self._bodies[job], self._stop)
+        if not isinstance(made, Ending):
+            (self._generations[job] / "created").touch()
+        return made
+
+    async def _give_up(self, name: str, clocks: Clocks) -> Ending:
+        """End what does not get on: for what is wrong with one pod is wrong with all that wait."""
+        ending = await super()._give_up(name, clocks)
+        job, index = indexes.split(name)
+        if index and clocks.leaving:
+            self._left.add(name)
+        elif index:
+            self._given_up.setdefault(job, ending)
+        return ending
+
+    async def _end(self, name: str, *, leaving: bool) -> None:
+        job, index = indexes.split(name)
+        # The pod of one index may be on a machine that is gone; the others have nothing to do with it.
+        if not (index and leaving):
+            await super()._end(job, leaving=leaving)
+
+    async def follow_speed(self, folder: RunFolder, at_once: int) -> None:
+        """Have as many pods at once as somebody asks for meanwhile; until it is cancelled."""
+        now = at_once
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            wanted = folder.max_parallel() or at_once
+            if wanted == now:
+                continue
+            now = wanted
+            for job in [job for job, task in self._creating.items() if task.done()]:
+                with contextlib.suppress(ClusterError):  # such as a Job that has just gone
+                    await self._cluster.patch(JOBS, job, {"spec": {"parallelism": now}})
+
+    async def close(self) -> None:
+        """End the Jobs of which an index has not ended, and see that they are gone."""
+        self._stop.set()
+        await asyncio.gather(*self._creating.values(), return_exceptions=True)
+        unfinished = {indexes.split(place)[0] for place in self._open}
+        for job in unfinished & self._creating.keys():
+            await self._delete(job)
+
+
+def _longest(runs: Sequence[NodeRun]) -> float | None:
+    """Return the longest that one of them may take, in seconds; None without a limit."""
+    limits = [run.piece.timeout if run.piece else None for run in runs]
+    return None if None in limits else max(filter(None, limits))
+
+
+@contextlib.asynccontextmanager
+async def open_indexed(
+    settings: Settings | None,
+    *,
+    plan: Plan,
+    folder: RunFolder,
+    order: Callable[[AttemptSpec], dict[str, Any]],
+    at_once: int,
+    max_failures: int | None,
+) -> AsyncIterator[IndexedBackend]:
+    """Give the backend for one backfill, as ``kubernetes.open_backend`` does.
+
+    Raises:
+        UsageError, ProjectRefused: the settings, or a node's options, make no valid Job.
+        ClusterError: the API server refused, or could not be reached.
+    """
+    async with open_backend(
+        settings, run_id=folder.id, plan=plan, order=order, kind=IndexedBackend
+    ) as backend:
+        await backend.prepare(plan.runs, folder, at_once=at_once, max_failures=max_failures)
+        speed = asyncio.create_task(backend.follow_speed(folder, at_once))
+        try:
+            yield backend
+        finally:
+            speed.cancel()
+            await backend.close()

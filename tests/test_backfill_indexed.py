@@ -1,0 +1,171 @@
+"""A backfill as one Indexed Job on a real cluster: as right as with a Job for each, also when killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import textwrap
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from seeknal_k8s.backfill.ledger import Ledger
+from seeknal_k8s.store import Store
+from tests.cluster.harness import until
+from tests.faithful import EXAMPLE, copy_project, ours
+from tests.on_kubernetes import LONG, Volume, volume
+from tests.projects import write
+from tests.running import new_project, python
+from tests.small import PROGRAM
+from tests.test_backfill_kubernetes import SMALL, rows
+from tests.test_backfill_kubernetes import start as start_backfill
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.cluster.harness import Namespace
+
+DAYS = ["--start", "2025-01-01", "--end", "2025-01-12"]
+
+
+@pytest.fixture
+def store(audited: Namespace, image: str) -> Iterator[Volume]:
+    with volume(audited, image) as made:
+        yield made
+
+
+def by_day(store: Volume, body: str, options: str = "") -> None:
+    """Make a project of one Python node that is given ``day``."""
+    project = new_project(store.path, options)
+    python(project, "daily", f'day = ctx.params["start_date"]\n{textwrap.dedent(body)}')
+    text = (project / "seeknal" / "py" / "daily.py").read_text(encoding="utf-8")
+    write(project, "seeknal/py/daily.py", text.replace("inputs=[]", 'start_date="none"'))
+
+
+def start(store: Volume, days: int, *arguments: str) -> subprocess.Popen[str]:
+    asked = ["daily", "--start", "2025-01-01", "--end", f"2025-01-{days:02}", "--run-id", "b1"]
+    asked += ["-C", str(store.path / "project")]
+    return subprocess.Popen(
+        [*PROGRAM, "backfill", *asked, "--on", "kubernetes", "--indexed", *arguments],
+        env=store.environment(**SMALL),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        umask=0,
+    )
+
+
+def typed(store: Volume, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *arguments],
+        env=store.environment(**SMALL),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LONG,
+    )
+
+
+def done(store: Volume, node_id: str, enough: int) -> bool:
+    return len(Ledger(Store(store.path), node_id).done()) >= enough
+
+
+def jobs(store: Volume) -> dict[str, dict[str, Any]]:
+    """Return the Jobs' specs by their attempt and whether they are indexed."""
+    return {
+        f"{job['spec']['completionMode']} {job['metadata']['labels']['seeknal.io/attempt']}": job
+        for job in store.jobs()
+    }
+
+
+def created(store: Volume) -> list[str]:
+    requests = store.namespace.requests(agent="seeknal-k8s/")
+    return [r.name for r in requests if r.call == "create jobs" and r.code == 201]
+
+
+def test_a_coordinator_that_is_killed_finds_its_indexes_again(store: Volume, tmp_path: Any) -> None:
+    copy_project(EXAMPLE, store.path / "project")
+    asked = [*DAYS, "--indexed", "--max-parallel", "3"]
+    node_id = "transform.category_sales"
+    for enough in (2, 6):
+        process = start_backfill(store, *asked)
+        until(partial(done, store, node_id, enough), f"{enough} days", seconds=2 * LONG)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    process = start_backfill(store, *asked)
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    assert len(Ledger(Store(store.path), node_id).done()) == 12
+    (job,) = store.jobs(node_id)
+    assert (job["spec"]["completionMode"], job["status"]["succeeded"]) == ("Indexed", 12)
+    assert len(created(store)) == 1 + len([j for j in store.jobs() if j != job])
+    here = copy_project(EXAMPLE, tmp_path / "shop")
+    local = ours(here, tmp_path / "home", "backfill", "category_sales", *DAYS)
+    assert local.returncode == 0, local.stderr
+    assert rows(store.path) == rows(here / ".seeknal-k8s")
+
+
+def test_an_index_that_fails_is_tried_again_in_a_job_of_its_own(store: Volume) -> None:
+    """One fails once, one fails for good; the others do not notice."""
+    by_day(
+        store,
+        f"""
+        if day == "2025-01-02" and not os.path.exists("{store.marks}/once"):
+            open("{store.marks}/once", "w").close()
+            raise ValueError("the first time")
+        if day == "2025-01-04":
+            raise ValueError("always")
+        """,
+        "defaults: {retries: 1, backoff: 1s}\n",
+    )
+    process = start(store, 5, "--max-parallel", "2")
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 1, said
+    assert "5 intervals: 4 done, 1 failed" in said
+    assert "✗ 2025-01-04/2025-01-05  NodeFailed" in said
+    assert sorted(jobs(store)) == ["Indexed 1", "NonIndexed 2"]
+    assert len(created(store)) == 3
+    why = typed(store, "why", "2025-01-02/2025-01-03", "--run", "b1", "--attempt", "1")
+    assert why.returncode == 0, why.stderr
+    assert "the first time" in why.stdout
+    shown = typed(store, "logs", "2025-01-04/2025-01-05", "--run", "b1", "--store", str(store.path))
+    assert "always" in shown.stdout + shown.stderr
+
+
+def test_its_speed_can_be_changed_while_it_runs(store: Volume) -> None:
+    by_day(
+        store,
+        f"""
+        open("{store.marks}/" + day, "w").close()
+        while not os.path.exists("{store.marks}/go"):
+            time.sleep(0.05)
+        """,
+    )
+    process = start(store, 4, "--max-parallel", "1")
+    store.wait_for_mark("2025-01-01")
+    assert len(list(store.marks.iterdir())) == 1
+    scaled = typed(store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path))
+    assert scaled.returncode == 0, scaled.stderr
+    assert "run b1: at most 3 at once from now on" in scaled.stdout
+    for day in ("2025-01-02", "2025-01-03"):
+        store.wait_for_mark(day)
+    (job,) = store.jobs()
+    assert (job["spec"]["parallelism"], job["status"]["active"]) == (3, 3)
+    store.mark("go")
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    late = typed(store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path))
+    assert (late.returncode, "its status is succeeded" in late.stderr) == (2, True)
+
+
+def test_ending_it_ends_all_its_indexes(store: Volume) -> None:
+    by_day(store, f'open("{store.marks}/" + day, "w").close()\ntime.sleep(600)')
+    process = start(store, 4, "--max-parallel", "2")
+    store.wait_for_mark("2025-01-02")
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 130, said
+    assert (store.jobs(), store.pods()) == ([], [])
