@@ -101,7 +101,7 @@ def order(spec: AttemptSpec) -> dict[str, Any]:
 async def ours(part: argparse.Namespace) -> dict[str, Any]:
     """Run all Jobs with the runner and the Kubernetes backend."""
     from seeknal_k8s.attempt import AttemptSpec, write_record  # noqa: PLC0415
-    from seeknal_k8s.backends.kubernetes import open_backend  # noqa: PLC0415
+    from seeknal_k8s.backends.kubernetes import KubernetesBackend, open_backend  # noqa: PLC0415
     from seeknal_k8s.events import NodeEnded  # noqa: PLC0415
     from seeknal_k8s.runner import Runner  # noqa: PLC0415
     from seeknal_k8s.store import Store  # noqa: PLC0415
@@ -121,7 +121,9 @@ async def ours(part: argparse.Namespace) -> dict[str, Any]:
             ended[event.node] = time.time()
 
     before, began = cost(), time.monotonic()
-    async with open_backend(settings_for(part), run_id="r1", plan=plan, order=order) as backend:
+    async with open_backend(
+        settings_for(part), run_id="r1", plan=plan, order=order, kind=KubernetesBackend
+    ) as backend:
         runner = Runner(plan, backend, folder, store.root, see, at_once=part.jobs)
         runner.running = {run.node.id: 1 for run in plan.runs}
         await runner.run()

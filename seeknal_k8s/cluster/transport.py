@@ -56,7 +56,7 @@ class Patience:
     connect: float = 10.0
     tries: int = 8
     total: float = 60.0
-    at_once: int = 16
+    at_once: int = 50
 
 
 @dataclass(frozen=True, slots=True)

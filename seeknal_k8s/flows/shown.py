@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from prefect import Task, allow_failure, get_run_logger
@@ -49,6 +49,12 @@ _PATIENCE = 60.0
 _CACHED = PrefectRunResult(
     success=True, exit_code=0, stdout="", stderr="", duration_seconds=0.0, reason="Cached"
 )
+_RESUMED = replace(_CACHED, reason="Resumed")
+_NOT_RUN = {
+    "Cached": "nothing it depends on has changed",
+    "Resumed": "it was done before this run was taken up again",
+}
+"""What is said of nodes that this flow run did not run, by their reason."""
 
 
 @dataclass(slots=True)
@@ -134,7 +140,7 @@ class Showing:
             if node.id in runs or node.id in plan.cached or node.id in event.resumed:
                 self._nodes[node.id] = Shown(node)
         for node_id in {*plan.cached, *event.resumed} & self._nodes.keys():
-            self._nodes[node_id].end(_CACHED)
+            self._nodes[node_id].end(_RESUMED if node_id in event.resumed else _CACHED)
         self._show_all()
 
     def _show_all(self) -> None:
@@ -228,8 +234,8 @@ def _state(result: PrefectRunResult, notes: list[str]) -> State[Any]:
         return State(type=StateType.CANCELLED, name="Skipped", message=said)
     if not result.success:
         return Failed(message=said)
-    if result.reason == "Cached":
-        return Completed(name="Cached", message="nothing it depends on has changed")
+    if result.reason in _NOT_RUN:
+        return Completed(name="Cached", message=_NOT_RUN[result.reason])
     return Completed(message=said)
 
 
