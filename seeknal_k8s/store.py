@@ -18,6 +18,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -190,7 +191,7 @@ class Store:
             ignore = self.root / ".gitignore"
             if not ignore.exists():
                 _write(ignore, "*\n")
-            probe = self.root / f".probe.{os.getpid()}"
+            probe = self.root / f".probe.{_mine()}"
             probe.write_bytes(b"x")
             probe.unlink()
         except OSError as error:
@@ -332,13 +333,18 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _mine() -> str:
+    """Return what no other writer has: tasks of one flow are threads of one process."""
+    return f"{os.getpid()}.{threading.get_ident()}"
+
+
 def write_json(file: Path, data: Any) -> None:
     """Write JSON so that a reader sees all of it or the previous version."""
     _write(file, json.dumps(data, indent=2, default=str))
 
 
 def _write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.{_mine()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(file)
