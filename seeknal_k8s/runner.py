@@ -169,7 +169,8 @@ class Runner:
     def _start_what_fits(self) -> None:
         """Start ready nodes, longest way to go first, passing over those that do not fit now."""
         waiting: list[tuple[float, str]] = []
-        while self._ready and not self._full():
+        at_once = self.folder.max_parallel() or self.at_once
+        while self._ready and not self._full(at_once):
             order, key = heapq.heappop(self._ready)
             progress = self._nodes[key]
             if self._fits(progress.share):
@@ -185,9 +186,8 @@ class Runner:
             cpu=sum(share.cpu for share in running), memory=sum(share.memory for share in running)
         )
 
-    def _full(self) -> bool:
+    def _full(self, at_once: int | None) -> bool:
         """Whether nothing more can start now, whatever it asks for."""
-        at_once = self.folder.max_parallel() or self.at_once
         if at_once is not None and len(self._attempts) >= at_once:
             return True
         used, capacity = self._used(), self.backend.capacity

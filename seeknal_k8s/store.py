@@ -134,14 +134,6 @@ class RunFolder:
             found.append(folder)
         return found
 
-    def place_of(self, piece: str) -> str:
-        """Return which index of which Indexed Job of this run a piece has last been, as in ``indexes``."""
-        for folder in reversed(self.indexed_jobs()):
-            told = _read_json(folder / "job.json") or {"pieces": []}
-            if piece in told["pieces"]:
-                return f"{told['job']['metadata']['name']}/{told['pieces'].index(piece)}"
-        return ""
-
     def max_parallel(self) -> int | None:
         """Return how many attempts may run at once, if somebody has said so since the run began."""
         try:

@@ -89,16 +89,14 @@ class IndexedBackend(KubernetesBackend):
 
     async def _take_up(self, generation: Path, wanted: set[str]) -> None:
         """Find the Job of an earlier try of this run, unless it was created and is gone."""
-        try:
-            told = json.loads((generation / "job.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        body, pieces = _read(generation)
+        if not body:
             return  # it was killed before it had written all
-        body = told["job"]
         name = body["metadata"]["name"]
         ours = body["metadata"]["ownerReferences"][0]["uid"] == self._owner.anchor_uid
         gone = (generation / "created").exists() and await self._get(name) is None
         if ours and not gone:
-            self._add(generation, body, [key if key in wanted else "" for key in told["pieces"]])
+            self._add(generation, body, [key if key in wanted else "" for key in pieces])
 
     def _write(self, runs: Sequence[NodeRun], folder: RunFolder, limits: Indexes) -> None:
         """Write a new Job and its orders into the store."""
@@ -203,6 +201,24 @@ class IndexedBackend(KubernetesBackend):
         unfinished = {indexes.split(place)[0] for place in self._open}
         for job in unfinished & self._creating.keys():
             await self._delete(job)
+
+
+def place_of(folder: RunFolder, piece: str) -> str:
+    """Return which index of which Job of a run a piece has last been; empty if it was none."""
+    for generation in reversed(folder.indexed_jobs()):
+        body, pieces = _read(generation)
+        if piece in pieces:
+            return indexes.key(body["metadata"]["name"], pieces.index(piece))
+    return ""
+
+
+def _read(generation: Path) -> tuple[dict[str, Any], list[str]]:
+    """Return the manifest of a Job and its pieces by their index; nothing if they are not there."""
+    try:
+        told = json.loads((generation / "job.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}, []
+    return told["job"], told["pieces"]
 
 
 def _longest(runs: Sequence[NodeRun]) -> float | None:

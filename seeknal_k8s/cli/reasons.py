@@ -10,6 +10,7 @@ from rich.text import Text
 
 from seeknal_k8s import diagnosis, indexes, timeline, verdict
 from seeknal_k8s.attempt import Ending
+from seeknal_k8s.backends.indexed import place_of
 from seeknal_k8s.backends.kubernetes import pods_of
 from seeknal_k8s.cli import past
 from seeknal_k8s.cli.render import size
@@ -22,7 +23,6 @@ from seeknal_k8s.results import NO_EXIT_CODE
 from seeknal_k8s.views import EVENTS, JOBS, PODS
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from seeknal_k8s.cli.render import Here
     from seeknal_k8s.cluster import Cluster
@@ -111,7 +111,8 @@ async def find(
     labels = f"seeknal.io/run={label_value(run)}"
     listed = (await cluster.list(JOBS, labels=f"{labels},seeknal.io/node")).items
     node = _node(listed, store, run, text)
-    place = _place(store, run, node)
+    kept = store.run(run) if store and (store.root / "runs" / run).is_dir() else None
+    place = place_of(kept, node) if kept else ""
     jobs = {
         int(job.labels.get(_ATTEMPT, "0")): job
         for job in listed
@@ -121,7 +122,7 @@ async def find(
     for shared in listed:
         if index and shared.name == of:
             jobs[1] = indexes.of(shared, int(index))
-    folders = {int(path.name): path for path in _folders(store, run, node)}
+    folders = {int(path.name): path for path in (kept.attempts_of(node) if kept else ())}
     known = sorted(jobs.keys() | folders.keys())
     number = attempt or (known[-1] if known else 0)
     if number not in known:
@@ -148,19 +149,6 @@ def _node(jobs: tuple[JobView, ...], store: Store | None, run: str, text: str) -
     near = nearest(text, ids)
     fix = f"did you mean {' or '.join(near)}?" if near else "seeknal-k8s show has its nodes"
     raise UsageError(f"the cluster has no Job of run {run} for '{text}'\n  → {fix}")
-
-
-def _folders(store: Store | None, run: str, node: str) -> list[Path]:
-    if store is None or not (store.root / "runs" / run).is_dir():
-        return []
-    return store.run(run).attempts_of(node)
-
-
-def _place(store: Store | None, run: str, node: str) -> str:
-    """Return which index of which Job an interval of a backfill is; empty if it is none."""
-    if store is None or not (store.root / "runs" / run).is_dir():
-        return ""
-    return store.run(run).place_of(node)
 
 
 async def _pod(cluster: Cluster, job: JobView | None, place: str) -> PodView | None:
