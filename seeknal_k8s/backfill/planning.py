@@ -50,6 +50,8 @@ def make(
         UsageError: the range makes no sense.
         ProjectRefused: the node does not use the interval, or rows would be lost.
     """
+    if request.indexed and request.on != "kubernetes":
+        raise UsageError("an Indexed Job is for Kubernetes: --indexed goes with --on kubernetes")
     wanted = request.intervals()
     _refuse_independent(scope, request)
     dates_of(wanted[0], scope.upper)

@@ -75,10 +75,6 @@ class BackfillRequest:
         Raises:
             UsageError: the range, the schedule or the zone makes no sense.
         """
-        if self.indexed and self.on != "kubernetes":
-            raise UsageError(
-                "an Indexed Job is for Kubernetes: --indexed goes with --on kubernetes"
-            )
         if self.chunk < 1:
             raise UsageError("a chunk has at least one interval")
         if self.last is not None:

@@ -23,7 +23,6 @@ from seeknal_k8s.results import NO_EXIT_CODE
 from seeknal_k8s.views import EVENTS, JOBS, PODS
 
 if TYPE_CHECKING:
-
     from seeknal_k8s.cli.render import Here
     from seeknal_k8s.cluster import Cluster
     from seeknal_k8s.store import Store
