@@ -25,7 +25,7 @@ from tests.cluster import harness  # noqa: E402
 from tests.faithful import EXAMPLE, copy_project  # noqa: E402
 from tests.on_kubernetes import volume  # noqa: E402
 from tests.small import PROGRAM  # noqa: E402
-from tests.test_backfill_kubernetes import SMALL, ledger  # noqa: E402
+from tests.test_backfill_kubernetes import KEPT, ledger  # noqa: E402
 
 if TYPE_CHECKING:
     from tests.cluster.harness import Cluster
@@ -43,7 +43,7 @@ def measure(cluster: Cluster, image: str, given: argparse.Namespace, *how: str) 
         copy_project(EXAMPLE, store.path / "project")
         where = ["--on", "kubernetes"]
         command = [*PROGRAM, "run", str(store.path / "project"), "--select", PARENTS, *where]
-        env = store.environment(**SMALL)
+        env = store.environment(**KEPT)
         subprocess.run(command, env=env, check=True, capture_output=True, umask=0)
         before = len(namespace.requests())
         asked = ["--start", "2023-01-01", "--end", f"{last}", "--chunk", str(given.chunk)]

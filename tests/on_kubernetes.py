@@ -38,6 +38,9 @@ CLAIM = "store"
 NO_REQUESTS = {"containers": [{"name": "node", "resources": {"requests": {"cpu": 0, "memory": 0}}}]}
 """A patch to pods that lets any number of them run, whatever else the machine has promised."""
 
+SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
+"""Settings with that patch."""
+
 LONG = 240.0
 """Seconds to wait for what many pods on two cores do at once."""
 
@@ -100,9 +103,14 @@ class Volume:
         (self.marks / name).touch()
 
     def start(self, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+        """Start a run of the project, as a process of its own."""
+        command = ("run", str(self.path / "project"), "--on", "kubernetes", *arguments)
+        return self.begin(*command, **settings)
+
+    def begin(self, *command: str, **settings: str) -> subprocess.Popen[str]:
         """Start the program, as a process of its own."""
         return subprocess.Popen(
-            [*PROGRAM, "run", str(self.path / "project"), "--on", "kubernetes", *arguments],
+            [*PROGRAM, *command],
             env=self.environment(**settings),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

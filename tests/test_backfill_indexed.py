@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import textwrap
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,12 @@ from tests.faithful import EXAMPLE, copy_project, ours
 from tests.on_kubernetes import LONG, Volume, volume
 from tests.projects import write
 from tests.running import new_project, python
-from tests.small import PROGRAM
-from tests.test_backfill_kubernetes import SMALL, rows
+from tests.test_backfill_kubernetes import KEPT, rows
 from tests.test_backfill_kubernetes import start as start_backfill
+from tests.test_kubernetes_commands import program
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
     from tests.cluster.harness import Namespace
@@ -47,26 +47,8 @@ def by_day(store: Volume, body: str, options: str = "") -> None:
 def start(store: Volume, days: int, *arguments: str) -> subprocess.Popen[str]:
     asked = ["daily", "--start", "2025-01-01", "--end", f"2025-01-{days:02}", "--run-id", "b1"]
     asked += ["-C", str(store.path / "project")]
-    return subprocess.Popen(
-        [*PROGRAM, "backfill", *asked, "--on", "kubernetes", "--indexed", *arguments],
-        env=store.environment(**SMALL),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        umask=0,
-    )
-
-
-def typed(store: Volume, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *arguments],
-        env=store.environment(**SMALL),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LONG,
-    )
+    command = ("backfill", *asked, "--on", "kubernetes", "--indexed", *arguments)
+    return store.begin(*command, **KEPT)
 
 
 def done(store: Volume, node_id: str, enough: int) -> bool:
@@ -128,10 +110,12 @@ def test_an_index_that_fails_is_tried_again_in_a_job_of_its_own(store: Volume) -
     assert "✗ 2025-01-04/2025-01-05  NodeFailed" in said
     assert sorted(jobs(store)) == ["Indexed 1", "NonIndexed 2"]
     assert len(created(store)) == 3
-    why = typed(store, "why", "2025-01-02/2025-01-03", "--run", "b1", "--attempt", "1")
+    why = program(store, "why", "2025-01-02/2025-01-03", "--run", "b1", "--attempt", "1", **KEPT)
     assert why.returncode == 0, why.stderr
     assert "the first time" in why.stdout
-    shown = typed(store, "logs", "2025-01-04/2025-01-05", "--run", "b1", "--store", str(store.path))
+    shown = program(
+        store, "logs", "2025-01-04/2025-01-05", "--run", "b1", "--store", str(store.path), **KEPT
+    )
     assert "always" in shown.stdout + shown.stderr
 
 
@@ -147,7 +131,9 @@ def test_its_speed_can_be_changed_while_it_runs(store: Volume) -> None:
     process = start(store, 4, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
     assert len(list(store.marks.iterdir())) == 1
-    scaled = typed(store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path))
+    scaled = program(
+        store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path), **KEPT
+    )
     assert scaled.returncode == 0, scaled.stderr
     assert "run b1: at most 3 at once from now on" in scaled.stdout
     for day in ("2025-01-02", "2025-01-03"):
@@ -157,7 +143,7 @@ def test_its_speed_can_be_changed_while_it_runs(store: Volume) -> None:
     store.mark("go")
     said, _ = process.communicate(timeout=2 * LONG)
     assert process.returncode == 0, said
-    late = typed(store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path))
+    late = program(store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path), **KEPT)
     assert (late.returncode, "its status is succeeded" in late.stderr) == (2, True)
 
 

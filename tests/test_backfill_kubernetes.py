@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from seeknal_k8s.backfill.ledger import Ledger
 from seeknal_k8s.store import Store
 from tests.cluster.harness import REPOSITORY, until
 from tests.faithful import EXAMPLE, copy_project, ours
-from tests.on_kubernetes import NO_REQUESTS, Volume, volume
+from tests.on_kubernetes import SMALL, Volume, volume
 from tests.small import PROGRAM
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 RBAC = REPOSITORY / "manifests" / "runner-rbac.yaml"
 NODE = "transform.category_sales"
-SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS}), "ttl": "1h"}
+KEPT = {**SMALL, "ttl": "1h"}
 CHUNK = 15
 PIECES = -(-365 // CHUNK)
 YEAR = ["--start", "2025-01-01", "--end", "2025-12-31", "--chunk", str(CHUNK)]
@@ -45,15 +44,7 @@ def store(audited: Namespace, image: str) -> Iterator[Volume]:
 def start(store: Volume, *arguments: str) -> subprocess.Popen[str]:
     """Start a backfill of the example, as a process of its own."""
     command = ["backfill", "category_sales", "-C", str(store.path / "project"), *arguments]
-    return subprocess.Popen(
-        [*PROGRAM, *command, "--on", "kubernetes"],
-        env=store.environment(**SMALL),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        umask=0,
-    )
+    return store.begin(*command, "--on", "kubernetes", **KEPT)
 
 
 def ledger(root: Path) -> Ledger:
@@ -115,7 +106,7 @@ def test_a_backfill_can_be_submitted_and_is_followed(store: Volume) -> None:
     command = ["backfill", "category_sales", "--start", "2025-01-01", "--end", "2025-01-06"]
     done = subprocess.run(
         [*PROGRAM, *command, "--chunk", "3", "--submit", "--run-id", "b1"],
-        env=store.environment(**SMALL),
+        env=store.environment(**KEPT),
         capture_output=True,
         text=True,
         check=False,

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from seeknal_k8s.names import job_name
 from tests.cluster.harness import until
-from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, volume
+from tests.on_kubernetes import LONG, SMALL, Volume, volume
 from tests.running import new_project, python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.harness import Namespace
-
-SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
 
 
 @pytest.fixture

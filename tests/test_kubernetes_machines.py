@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import pytest
 
 from seeknal_k8s.store import Store
 from tests.cluster import harness
-from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, volume
+from tests.on_kubernetes import LONG, SMALL, Volume, volume
 from tests.running import new_project, python
 from tests.small import PROGRAM
 
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cluster.harness import Namespace
-
-SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from seeknal_k8s.events import NodeEnded
 from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import EXAMPLE, copy_project, differences, states
-from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, volume
+from tests.on_kubernetes import LONG, SMALL, Volume, volume
 from tests.projects import write
 from tests.running import new_project, python, run
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from seeknal_k8s.results import RunResults
     from tests.cluster.harness import Namespace
-
-SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import differences, states
 from tests.faultproxy import FaultProxy, calls
-from tests.on_kubernetes import LONG, NO_REQUESTS, Volume, evict, volume
+from tests.on_kubernetes import LONG, SMALL, Volume, evict, volume
 from tests.projects import write
 from tests.real_cluster import Admin, write_kubeconfig
 from tests.running import new_project, python
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from tests.cluster.harness import Cluster, Namespace
 
-SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
 AT_ONCE = 3
 """Runs at the same time: more only wait for the two cores of a small machine."""
 
