@@ -101,11 +101,14 @@ def test_a_year_killed_twice_is_once_in_ledger_audit_log_and_data(
     assert rows(store.path) == rows(here / ".seeknal-k8s")
 
 
-def test_a_backfill_can_be_submitted_and_is_followed(store: Volume) -> None:
+@pytest.mark.parametrize(("how", "jobs"), [((), 2), (("--indexed",), 1)], ids=["jobs", "indexed"])
+def test_a_backfill_can_be_submitted_and_is_followed(
+    store: Volume, how: tuple[str, ...], jobs: int
+) -> None:
     store.namespace.kubectl("apply", "-f", str(RBAC))
     command = ["backfill", "category_sales", "--start", "2025-01-01", "--end", "2025-01-06"]
     done = subprocess.run(
-        [*PROGRAM, *command, "--chunk", "3", "--submit", "--run-id", "b1"],
+        [*PROGRAM, *command, "--chunk", "3", "--submit", "--run-id", "b1", *how],
         env=store.environment(**KEPT),
         capture_output=True,
         text=True,
@@ -115,4 +118,4 @@ def test_a_backfill_can_be_submitted_and_is_followed(store: Volume) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 intervals: 6 done" in done.stdout
     assert len(ledger(store.path).done()) == 6
-    assert len(store.jobs(NODE)) == 2
+    assert len(store.jobs(NODE)) == jobs
