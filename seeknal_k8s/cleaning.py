@@ -47,11 +47,6 @@ _ENDED = {
 }
 
 
-def ended(job: JobView) -> bool:
-    """Whether a Job has ended, well or not."""
-    return bool(job.condition("Complete") or job.condition("Failed"))
-
-
 def run_id(view: JobView | ConfigMapView) -> str:
     """Return the id of the run that a Job or an anchor belongs to, as it was given."""
     return view.metadata.annotations.get(_RUN_ID) or view.labels.get(_RUN, "")
@@ -144,7 +139,7 @@ class Leftover:
     @property
     def unfinished(self) -> int:
         """Return how many of the Jobs have not ended."""
-        return sum(not ended(job) for job in self.jobs)
+        return sum(not job.ended for job in self.jobs)
 
     @property
     def store_path(self) -> str:
@@ -177,7 +172,7 @@ def judge(leftover: Leftover, store: Store | None) -> tuple[bool, str]:
     runner that was submitted. A run of which neither can be seen is left alone.
     """
     runners = [job for job in leftover.jobs if job.labels.get(_COMPONENT) == RUNNER]
-    if any(not ended(job) for job in runners):
+    if any(not job.ended for job in runners):
         return False, "its coordinator runs inside the cluster"
     if store is None or leftover.store_path not in {"", str(store.root)}:
         if runners:

@@ -26,7 +26,7 @@ from croniter import CroniterError, croniter
 from seeknal_k8s.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 PRESETS = {
     "hourly": "0 * * * *",
@@ -95,6 +95,26 @@ def parse_key(key: str, zone: tzinfo) -> Interval:
     if not slash:
         raise UsageError(f"{key!r} is not an interval; write it like 2024-01-01/2024-01-02")
     return Interval(_moment(start, zone, "the start"), _moment(end, zone, "the end"))
+
+
+def holder(keys: Iterable[str], text: str, timezone: str) -> str | None:
+    """Return the first of these intervals that a day, a time, or another interval lies in, if any.
+
+    Raises:
+        UsageError: ``text`` is none of these.
+    """
+    zone = zone_of(timezone)
+    if "/" in text:
+        wanted = parse_key(text, zone)
+    else:
+        moment = _moment(text, zone, "it")
+        wanted = Interval(moment, moment + timedelta.resolution)
+    start, end = _utc(wanted.start), _utc(wanted.end)
+    for key in keys:
+        interval = parse_key(key, zone)
+        if _utc(interval.start) <= start and end <= _utc(interval.end):
+            return key
+    return None
 
 
 def zone_of(name: str) -> tzinfo:

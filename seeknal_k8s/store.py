@@ -17,6 +17,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -133,6 +134,10 @@ class RunFolder:
         while (folder := self.indexed_job(len(found) + 1)).is_dir():
             found.append(folder)
         return found
+
+    def forget_indexed_jobs(self) -> None:
+        """Forget the orders of all Indexed Jobs of this run, which are ended: something else is wanted."""
+        shutil.rmtree(self.path / "indexed", ignore_errors=True)
 
     def max_parallel(self) -> int | None:
         """Return how many attempts may run at once, if somebody has said so since the run began."""

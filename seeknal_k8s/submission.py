@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from seeknal_k8s import diagnosis, exitcodes, manifest
-from seeknal_k8s.cleaning import RUNNER, ended
+from seeknal_k8s.cleaning import RUNNER
 from seeknal_k8s.diagnosis import Clock
 from seeknal_k8s.errors import (
     AlreadyExists,
@@ -186,7 +186,7 @@ async def make_way(cluster: Cluster, run_id: str) -> None:
             job = await cluster.get(JOBS, name)
         except NotFound:
             return
-        if not ended(job):
+        if not job.ended:
             raise UsageError(
                 f"run '{run_id}' has not ended\n  → follow it: seeknal-k8s submit --attach {run_id}"
             )
@@ -215,7 +215,7 @@ async def follow(
         for pod in pods:
             if _has_log(pod):
                 await _copy(cluster, pod, written, write)
-        if job.condition("Complete") or job.condition("Failed"):
+        if job.ended:
             return _exit_code(job, pods)
         news = await _waits(cluster, job, pods[-1] if pods else None)
         if news not in {"", told}:

@@ -102,6 +102,11 @@ class JobView(_Object, frozen=True):
         """Return whether the Job waits for somebody, such as Kueue, to let it start."""
         return bool(self.spec.suspend)
 
+    @property
+    def ended(self) -> bool:
+        """Return whether the Job is over, well or not."""
+        return bool(self.condition("Complete") or self.condition("Failed"))
+
     def condition(self, kind: str) -> Condition | None:
         """Return the condition of this type if it is True."""
         return _true(self.status.conditions, kind)

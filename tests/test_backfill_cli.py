@@ -128,6 +128,13 @@ def test_other_commands_know_a_backfill(year: Path, tmp_path: Path) -> None:
     assert re.search(r"\d+ nodes succeeded, \d+ cached", ours(year, home, "show", run).stdout)
     said = ours(year, home, "logs", last, "--run", run).stdout
     assert "── 2025-12-31/2026-01-01  transform.category_sales" in said
+    for inside in ("2025-12-31", "2025-12-31T12:00", "2025-12-30/2025-12-31"):
+        assert ours(year, home, "logs", inside, "--run", run).stdout == said
+    for other in ("category_sales", "2026-01-01", "2025-12-26/2025-12-28"):
+        lost = ours(year, home, "logs", other, "--run", run)
+        assert (lost.returncode, lost.stdout) == (2, "")
+        assert f"is a backfill of {NODE} over 2025-01-01/2026-01-01" in lost.stderr
+        assert "→ name a day or an interval, such as 2025-" in lost.stderr
     refused = ours(year, home, "run", "--resume", run)
     assert (refused.returncode, f"'{run}' is a backfill of {NODE}" in refused.stderr) == (2, True)
 

@@ -6,21 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from seeknal_k8s.backfill import claims
+from seeknal_k8s.backfill import BackfillRequest, claims, planning
 from seeknal_k8s.backfill.claims import Claim
 from seeknal_k8s.backfill.ledger import Record
 from seeknal_k8s.backfill.scope import Scope
 from seeknal_k8s.backfill.targets import Policy, policy, refuse_going_back
-from seeknal_k8s.errors import ProjectRefused, StoreLocked
+from seeknal_k8s.errors import ProjectRefused, StoreLocked, UsageError
 from seeknal_k8s.graph import Graph, Node
 from seeknal_k8s.intervals import between
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from seeknal_k8s.backfill.planning import BackfillPlan
 
 NODE = Node("transform.daily", "transform", "daily", "seeknal/daily.yml")
 GROUP = Node("feature_group.daily", "feature_group", "daily", "seeknal/fg.yml")
@@ -54,6 +55,36 @@ def test_writing_by_key_goes_one_at_a_time(mode: str) -> None:
 
 def test_writing_by_time_goes_one_at_a_time_and_upwards() -> None:
     assert policy(a_scope("incremental_by_time")) == Policy(serial=True, ascending=True)
+
+
+def a_plan(*modes: str, **asked: Any) -> BackfillPlan:
+    request = BackfillRequest(
+        project=Path("/p"), node="daily", start="2025-01-01", end="2025-01-03", **asked
+    )
+    return planning.make(a_scope(*modes), request, {})
+
+
+@pytest.mark.parametrize(
+    ("modes", "asked", "indexed"),
+    [
+        ((), {"on": "kubernetes"}, True),
+        ((), {"on": "kubernetes", "indexed": False}, False),
+        ((), {"on": "local"}, False),
+        (("upsert",), {"on": "kubernetes"}, False),
+        (("incremental_by_time",), {"on": "kubernetes"}, False),
+    ],
+)
+def test_attempts_are_the_indexes_of_one_job_where_they_may_run_side_by_side(
+    modes: tuple[str, ...], asked: dict[str, Any], *, indexed: bool
+) -> None:
+    assert a_plan(*modes, **asked).indexed == indexed
+
+
+def test_what_goes_one_at_a_time_refuses_to_be_indexes() -> None:
+    with pytest.raises(UsageError, match="one interval at a time"):
+        a_plan("upsert", on="kubernetes", indexed=True)
+    with pytest.raises(UsageError, match="is for Kubernetes"):
+        a_plan(on="local", indexed=True)
 
 
 @pytest.mark.parametrize(

@@ -195,12 +195,14 @@ class IndexedBackend(KubernetesBackend):
                     await self._cluster.patch(JOBS, job, {"spec": {"parallelism": now}})
 
     async def close(self) -> None:
-        """End the Jobs of which an index has not ended, and see that they are gone."""
+        """End the Jobs of which nobody has waited for every index, and see that they are gone."""
         self._stop.set()
         await asyncio.gather(*self._creating.values(), return_exceptions=True)
         unfinished = {indexes.split(place)[0] for place in self._open}
-        for job in unfinished & self._creating.keys():
-            await self._delete(job)
+        for name in unfinished & self._creating.keys():
+            job = await self._get(name)
+            if job is not None and not job.ended:
+                await self._delete(name)
 
 
 def place_of(folder: RunFolder, piece: str) -> str:

@@ -97,7 +97,8 @@ async def run(
 def _shape(request: BackfillRequest, made: BackfillPlan) -> str:
     """Return what two backfills have in common whose Jobs do the same."""
     first = made.intervals[0].key if request.chunk > 1 else ""
-    return " ".join([made.scope.logic, request.schedule, str(request.chunk), first])
+    kind = "indexed" if made.indexed else ""
+    return " ".join([made.scope.logic, request.schedule, str(request.chunk), first, kind])
 
 
 async def _run_id(request: BackfillRequest, shape: str, ledger: Ledger) -> str:
@@ -219,12 +220,18 @@ class _Backfill:
         return 1 if self._made.policy.serial else request.at_once or most
 
     def _take_up(self, plan: Plan) -> dict[str, int]:
-        """Keep what an earlier try of this run has finished; return which attempts it left."""
+        """Keep what an earlier try of this run has finished; return which attempt of each is to go on.
+
+        One that nothing was tried for goes on with its first: an Indexed Job may begin with it, and the
+        pod make its folder, before the runner does.
+        """
         running: dict[str, int] = {}
-        if not self._is_same:  # under the same id, but with other logic
-            return running
         for each in plan.runs:
             attempts = self._folder.attempts(each.node.id, each.interval)
+            if not attempts:
+                running[each.key] = 1
+            if not self._is_same:  # under the same id, but with other logic
+                continue
             for attempt in attempts:
                 # Processes of this machine have died with their coordinator; a pod may still run.
                 over = (
@@ -269,6 +276,8 @@ class _Backfill:
     def _note_start(self, plan: Plan) -> None:
         request, node = self._request, self._made.scope.node
         self._folder.make()
+        if not self._is_same:
+            self._folder.forget_indexed_jobs()
         self._folder.note(
             kind="backfill",
             id=self._folder.id,
@@ -309,7 +318,7 @@ class _Backfill:
             return
         from seeknal_k8s.backends import indexed, kubernetes  # noqa: PLC0415 - 0.3 s, not on laptops
 
-        if self._request.indexed:
+        if self._made.indexed:
             async with indexed.open_indexed(
                 self._request.settings,
                 plan=plan,

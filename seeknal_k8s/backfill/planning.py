@@ -28,7 +28,8 @@ class BackfillPlan:
 
     ``intervals`` are all that were asked for, ``todo`` those that will run, ``done`` the finished ones
     among them, ``changed`` those of the finished that ran with other logic and stay as they are;
-    ``superseded`` are records in the ledger that will be replaced by intervals that cover them.
+    ``superseded`` are records in the ledger that will be replaced by intervals that cover them;
+    ``indexed`` is whether the first attempts are the indexes of one Job.
     """
 
     scope: Scope
@@ -38,6 +39,7 @@ class BackfillPlan:
     changed: tuple[str, ...]
     superseded: tuple[Record, ...]
     policy: Policy
+    indexed: bool
     warnings: tuple[Problem, ...] = ()
 
 
@@ -71,9 +73,9 @@ def make(
         else:
             kept.append(interval.key)
     how = policy(scope)
-    if how.ascending and request.indexed:
+    if how.serial and request.indexed:
         raise UsageError(
-            "its target wants the intervals one after the other, which the indexes of a Job are not\n"
+            "its target wants one interval at a time, which the indexes of a Job do not promise\n"
             "  → leave --indexed out"
         )
     superseded = _superseded(wanted, todo, done, restate=request.restate)
@@ -87,6 +89,7 @@ def make(
         tuple(interval.key for interval in changed),
         superseded,
         how,
+        request.on == "kubernetes" and request.indexed is not False and not how.serial,
         tuple(_warnings(scope, request, wanted, len(changed))),
     )
 

@@ -36,7 +36,8 @@ class BackfillRequest:
     ``accept_partial`` counts a last interval that the range cuts short as finished. ``anyway`` lets
     a node run that uses no interval, ``yes`` lets there be more than ``intervals.LIMIT``. ``chunk`` is how many
     intervals one attempt runs. ``combine`` puts all intervals together as the node's normal output.
-    ``indexed`` makes the first attempts the indexes of one Job, on Kubernetes.
+    ``indexed`` is whether the first attempts are the indexes of one Job on Kubernetes; None for where they
+    can be: not where the intervals run one at a time.
     The rest is as in ``RunRequest``.
     """
 
@@ -58,7 +59,7 @@ class BackfillRequest:
     chunk: int = 1
     combine: bool = False
     max_failures: int | None = None
-    indexed: bool = False
+    indexed: bool | None = None
     store: Path | None = None
     run_id: str | None = None
     options: Sequence[Override] = ()

@@ -109,13 +109,14 @@ class Carrying:
         ),
     ] = 1
     indexed: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--indexed",
+            "--indexed/--no-indexed",
             rich_help_panel=_HOW,
-            help="On Kubernetes: one Job with an index for each attempt, instead of a Job for each.",
+            help="On Kubernetes: one Job with an index for each attempt, or a Job for each.",
+            show_default="indexed, unless they run one at a time",
         ),
-    ] = False
+    ] = None
     max_failures: Annotated[
         int | None,
         typer.Option(
@@ -204,7 +205,7 @@ class Carrying:
             raise UsageError(f"--upper {self.upper}: it is exclusive or inclusive")
         if self.run_id is not None:
             check_run_id(self.run_id)
-        if self.indexed and not self.submit and self.on != "kubernetes":
+        if self.indexed is not None and not self.submit and self.on != "kubernetes":
             raise UsageError(
                 "--indexed is for Kubernetes: it goes with --on kubernetes or --submit"
             )

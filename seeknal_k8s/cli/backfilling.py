@@ -170,7 +170,8 @@ def _submit(node: str, range_: Range, how: Carrying, given: Given, *, as_json: b
         "--anyway": how.anyway,
         "--combine": how.combine,
         "--yes": how.yes,
-        "--indexed": how.indexed,
+        "--indexed": how.indexed is True,
+        "--no-indexed": how.indexed is False,
     }
     command = ["backfill", node, "--project", "{project}"]
     command += [f"{name}={value}" for name, value in values.items() if value is not None]
@@ -194,6 +195,7 @@ def _show_plan(made: "BackfillPlan", request: "BackfillRequest", *, as_json: boo
                 "once": list(scope.outdated),
                 "end_date": scope.upper,
                 "one_at_a_time": made.policy.serial,
+                "indexed": made.indexed,
                 "warnings": [str(problem) for problem in made.warnings],
             }
         )
@@ -211,6 +213,7 @@ def _show_plan(made: "BackfillPlan", request: "BackfillRequest", *, as_json: boo
         f"{{{{ end_date }}}} is {_UPPER[scope.upper]}",
     ]
     lines += ["one at a time, as the target wants it"] if made.policy.serial else []
+    lines += ["as the indexes of one Job"] if made.indexed else []
     render.show(render.out(), lines)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,7 +15,7 @@ from seeknal_k8s.logs import iso_utc, redact, tail
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults, skipped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from seeknal_k8s.store import RunFolder, Store
@@ -107,12 +108,17 @@ def counts(results: RunResults) -> dict[str, int]:
 def node_in(run: RunFolder, text: str) -> str:
     """Return the id of the run's node that ``text`` names: an id, or a name only one node has.
 
+    Of a backfill these are the intervals of its attempts; ``text`` may be any day or interval in one.
+
     Raises:
         UsageError: there is no such node in this run, or more than one.
     """
-    nodes: dict[str, str] = run.about().get("nodes", {})
+    about = run.about()
+    nodes: dict[str, str] = about.get("nodes", {})
     if text in nodes:
         return text
+    if about.get("kind") == "backfill":
+        return _attempt_with(run, text, nodes)
     named = [node for node in nodes if node.partition(".")[2] == text]
     if len(named) == 1:
         return named[0]
@@ -124,6 +130,25 @@ def node_in(run: RunFolder, text: str) -> str:
     some = ", ".join(list(nodes)[:_NAMED]) + (" …" if len(nodes) > _NAMED else "")
     fix = f"did you mean {' or '.join(near)}?" if near else f"it ran {some or 'nothing'}"
     raise UsageError(f"run {run.id} did not run '{text}'\n  → {fix}")
+
+
+def _attempt_with(run: RunFolder, text: str, keys: Iterable[str]) -> str:
+    """Return the attempt of a backfill that runs a day, a time or an interval."""
+    from seeknal_k8s import intervals  # noqa: PLC0415 - a parser of schedules comes with it
+
+    about = run.about()
+    with contextlib.suppress(UsageError):  # then it is no date
+        if found := intervals.holder(keys, text, about.get("timezone", "UTC")):
+            return found
+    failed = list((run.results() or RunResults()).failed)
+    some = (failed or list(keys))[:1]
+    example = f", such as {some[0]}" + (", which failed" if failed else "") if some else ""
+    first, last = about["range"]
+    reach = f"{first.partition('/')[0]}/{last.partition('/')[2]}"
+    raise UsageError(
+        f"run {run.id} is a backfill of {about['node']} over {reach}; no attempt of it is for '{text}'\n"
+        f"  → name a day or an interval{example}"
+    )
 
 
 class NodeLog:

@@ -80,7 +80,7 @@ def _seeknal_backfill_flow(  # noqa: PLR0913, PLR0917 - the options of a backfil
     chunk: int = 1,
     max_parallel: int | None = None,
     max_failures: int | None = None,
-    indexed: bool = False,
+    indexed: bool | None = None,
     restate: bool = False,
     rerun_changed: bool = False,
     accept_partial: bool = False,
@@ -96,10 +96,9 @@ def _seeknal_backfill_flow(  # noqa: PLR0913, PLR0917 - the options of a backfil
     ``start_date`` and ``end_date`` are days or times; an ``end_date`` that is a day belongs to the range
     unless ``end_inclusive`` is false. ``last`` takes their place, such as ``7d``: the whole intervals
     before now, for a deployment with a schedule. ``parallel=False`` runs one attempt at a time,
-    ``chunk`` is how many intervals one attempt runs, ``indexed`` makes the attempts the indexes of one Job
-    on Kubernetes. ``restate`` runs finished intervals again,
-    ``rerun_changed`` those that ran with other logic, ``combine`` puts all together as the node's
-    output. The rest is as in ``seeknal_run_flow`` and ``seeknal-k8s backfill``.
+    ``chunk`` is how many intervals one attempt runs, ``indexed=False`` makes each attempt a Job of its own on
+    Kubernetes. ``restate`` runs finished intervals again, ``rerun_changed`` those that ran with other
+    logic, ``combine`` puts all together as the node's output. The rest is as in ``seeknal_run_flow`` and ``seeknal-k8s backfill``.
 
     Returns a ``PrefectRunResult`` per interval, in a ``RunResults`` keyed like
     ``2024-01-01/2024-01-02``. An interval that fails makes the flow run Failed; whoever calls the
