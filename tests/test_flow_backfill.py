@@ -89,6 +89,28 @@ def test_an_interval_that_fails_fails_the_flow_run_and_the_caller_gets_all_resul
     assert list(done) == ["2024-01-01/2024-01-02", "2024-01-03/2024-01-04"]
 
 
+def test_attempts_that_are_too_many_for_prefect_share_task_runs(
+    server: PrefectServer, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.url
+    monkeypatch.setattr("seeknal_k8s.flows.backfill.MOST_TASKS", 4)
+    transform(project, "daily", OF_A_DAY.replace("FAILS", "2024-01-05"), "source.a")
+    state = seeknal_backfill_flow(
+        str(project), "daily", "2024-01-01", "2024-01-07", return_state=True
+    )
+    assert state.is_failed()
+    seen = settled(str(state.state_details.flow_run_id), 4)
+    assert {name: one.state.message.splitlines()[0] for name, one in seen["tasks"].items()} == {
+        "source.a": "Succeeded, exit code 0, 28 rows",
+        "2024-01-01/2024-01-04": "Succeeded, exit code 0, 3 rows",
+        "2024-01-04/2024-01-07": "NodeFailed, exit code 1, 2 rows: "
+        "1 of 3 attempts, such as 2024-01-05/2024-01-06: "
+        "transform.daily: Execution failed for transform.daily: Statement 1 failed: "
+        "Invalid Input Error: no such day",
+        "2024-01-07/2024-01-08": "Succeeded, exit code 0, 1 rows",
+    }
+
+
 def test_dates_that_make_no_sense_run_nothing(server: PrefectServer, project: Path) -> None:
     assert server.url
     with pytest.raises(UsageError, match="is not a date"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence  # noqa: TC003 - Prefect reads the annotations
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,43 +13,103 @@ from prefect.runtime import flow_run as current
 
 from seeknal_k8s import backfill
 from seeknal_k8s.backfill import BackfillRequest
-from seeknal_k8s.events import BackfillStarted, RunEnded
+from seeknal_k8s.events import BackfillStarted, NodeEnded, NodeRetrying, NodeStarted, RunEnded
 from seeknal_k8s.flows import artifacts
 from seeknal_k8s.flows.asked import On, at_once, where
 from seeknal_k8s.flows.run import ResultsFlow, aloof, end_jobs, require_success
-from seeknal_k8s.flows.shown import Showing, Shown
+from seeknal_k8s.flows.shown import MOST_TASKS, Showing, Shown
 from seeknal_k8s.graph import Node
 from seeknal_k8s.options import parse_overrides
+from seeknal_k8s.results import PrefectRunResult, skipped
 
 if TYPE_CHECKING:
     from seeknal_k8s.events import Event
     from seeknal_k8s.results import RunResults
+    from seeknal_k8s.store import Store
 
 BACKFILL = "seeknal-backfill"
 
 
 class _ShowingIntervals(Showing):
-    """Shows a backfill: a task run for each attempt's intervals, each interval a row of a table."""
+    """Shows a backfill: a task run for each attempt's intervals, each interval a row of a table.
+
+    Where there are more attempts than Prefect should have task runs, several that follow each other
+    are one.
+    """
 
     _node_id = ""
 
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._parts: dict[str, _Several] = {}
+
     def see(self, event: Event) -> None:
         """Take in one event; the run of what the intervals share is shown as part of this one."""
-        if isinstance(event, BackfillStarted):
-            self._start_backfill(event)
-        elif not isinstance(event, RunEnded):
-            super().see(event)
+        match event:
+            case BackfillStarted():
+                self._start_backfill(event)
+            case NodeStarted(node=key) if key in self._parts:
+                self._parts[key].shown.begin(1)
+            case NodeRetrying(node=key, attempt=attempt, message=message) if key in self._parts:
+                self._parts[key].shown.notes.append(f"{key}, attempt {attempt}: {message}")
+            case NodeEnded(node=key, result=result) if key in self._parts:
+                self._parts[key].end(key, result)
+            case RunEnded():
+                pass
+            case _:
+                super().see(event)
 
     def _start_backfill(self, event: BackfillStarted) -> None:
         self._run_id, self._node_id = event.run_id, event.node
-        for key in event.pieces:
-            self._nodes[key] = Shown(Node(key, "interval", key, ""))
+        keys = list(event.pieces)
+        many = max(1, math.ceil(len(keys) / max(1, MOST_TASKS - len(self._nodes))))
+        for several in (keys[at : at + many] for at in range(0, len(keys), many)):
+            shown = Shown(_interval(several[0], several[-1]))
+            self._nodes[shown.node.id] = shown
+            if many > 1:
+                self._parts |= dict.fromkeys(several, _Several(shown, set(several)))
         self._show_all()
 
     def _folder(self, shown: Shown) -> Path:
         if shown.node.kind != "interval":
             return super()._folder(shown)
         return self._store.folder(self._run_id).bundle(self._node_id, shown.node.id)
+
+
+class _Several:
+    """Attempts that are shown as one."""
+
+    def __init__(self, shown: Shown, keys: set[str]) -> None:
+        self.shown = shown
+        self._keys = keys
+        self._results: dict[str, PrefectRunResult] = {}
+
+    def end(self, key: str, result: PrefectRunResult) -> None:
+        """Take note of how one of them ended."""
+        self._results[key] = result
+        if self._results.keys() == self._keys:
+            self.shown.end(together(self._results))
+
+
+def together(results: Mapping[str, PrefectRunResult]) -> PrefectRunResult:
+    """Return one result for several: a failure if there is one, with the rows and seconds of all."""
+    key, worst = min(results.items(), key=lambda item: (item[1].success, skipped(item[1])))
+    bad = sum(not result.success for result in results.values())
+    said = worst.message.removeprefix(f"{key}: ")
+    message = f"{bad} of {len(results)} attempts, such as {key}: {said}" if bad else ""
+    return replace(
+        worst,
+        stdout="",
+        stderr="",
+        message=message,
+        duration_seconds=sum(result.duration_seconds for result in results.values()),
+        rows=sum(result.rows or 0 for result in results.values()),
+    )
+
+
+def _interval(first: str, last: str) -> Node:
+    key = f"{first.partition('/')[0]}/{last.partition('/')[2]}"
+    return Node(key, "interval", key, "")
 
 
 def _run(asked: BackfillRequest) -> RunResults:
