@@ -1,7 +1,8 @@
 """Nothing runs twice: a coordinator killed at every single call of the API, and killed pods.
 
-Each run has a namespace, a store and a proxy of its own; the proxy counts the coordinator's calls
-and kills it at one of them. The same run is then started again, as a Job or a flow would be.
+Each run, or backfill, has a namespace, a store and a proxy of its own; the proxy counts the
+coordinator's calls and kills it at one of them. The same one is then started again, as a Job or a
+flow would be.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
+from seeknal_k8s.backfill.ledger import Ledger
 from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import differences, states
@@ -54,21 +58,43 @@ def two_nodes(folder: Path) -> None:
     )
 
 
-@contextlib.contextmanager
-def place(cluster: Cluster, image: str) -> Iterator[Volume]:
-    """Give a namespace with a store and the project of two nodes."""
-    with cluster.namespace("killed") as namespace, volume(namespace, image) as store:
-        two_nodes(store.path)
-        yield store
+def a_day(folder: Path) -> None:
+    """Make a project of one node that is given a day, and reads nothing."""
+    python(new_project(folder), "day", 'ctx.params["start_date"]')
+    file = folder / "project" / "seeknal" / "py" / "day.py"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("inputs=[]", 'start_date="none"'), encoding="utf-8")
 
 
-async def coordinate(store: Volume, kubeconfig: str) -> asyncio.subprocess.Process:
-    """Start the run, or go on with it."""
+@dataclass(frozen=True)
+class Work:
+    """What a coordinator is to do, with which project, and what of it is told by the store.
+
+    In the command ``{project}`` is the project's folder.
+    """
+
+    project: Callable[[Path], None]
+    command: tuple[str, ...]
+    told: Callable[[Path], dict[str, object]]
+
+    @contextlib.contextmanager
+    def place(self, cluster: Cluster, image: str) -> Iterator[Volume]:
+        """Give a namespace with a store and the project."""
+        with cluster.namespace("killed") as namespace, volume(namespace, image) as store:
+            self.project(store.path)
+            yield store
+
+    def evidence(self, store: Volume) -> dict[str, object]:
+        """Return what is left: how often each Job was created and each pod begun, and what is told."""
+        return {"created": created(store), "begun": begun(store), **self.told(store.path)}
+
+
+async def coordinate(store: Volume, work: Work, kubeconfig: str) -> asyncio.subprocess.Process:
+    """Start it, or go on with it."""
     return await asyncio.create_subprocess_exec(
         *PROGRAM,
-        "run",
-        str(store.path / "project"),
-        *("--on", "kubernetes", "--run-id", "r1", "--resume-if-started"),
+        *(part.format(project=store.path / "project") for part in work.command),
+        *("--on", "kubernetes", "--run-id", "r1"),
         env={**store.environment(**SMALL), "KUBECONFIG": kubeconfig},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -77,13 +103,13 @@ async def coordinate(store: Volume, kubeconfig: str) -> asyncio.subprocess.Proce
     )
 
 
-async def killed_at(store: Volume, number: int, *, answered: bool) -> tuple[int, bool]:
+async def killed_at(store: Volume, work: Work, number: int, *, answered: bool) -> tuple[int, bool]:
     """Run to the end, killed once at call ``number``; return how many calls there were, and if it was."""
     killed = False
     async with FaultProxy(Admin(store.namespace.cluster.kubeconfig).upstream) as proxy:
         where = {"server": f"http://127.0.0.1:{proxy.port}"}
         kubeconfig = write_kubeconfig(store.path / "kubeconfig", where, {})
-        process = await coordinate(store, kubeconfig)
+        process = await coordinate(store, work, kubeconfig)
 
         def kill() -> None:
             nonlocal killed
@@ -95,45 +121,80 @@ async def killed_at(store: Volume, number: int, *, answered: bool) -> tuple[int,
         asked = len(proxy.seen)
         proxy.heal()
         if killed:
-            process = await coordinate(store, kubeconfig)
+            process = await coordinate(store, work, kubeconfig)
             said, _ = await asyncio.wait_for(process.communicate(), LONG)
         assert process.returncode == 0, f"killed at call {number}: {said.decode()}"
     return asked, killed
 
 
-def evidence(store: Volume) -> dict[str, object]:
-    """Return what a run has left: Jobs created by name, nodes accepted, each with how often; results."""
-    created = Counter(
-        r.name for r in store.namespace.requests() if r.call == "create jobs" and r.code == 201
-    )
-    ledger = (store.path / "runs" / "r1" / "accepted.jsonl").read_text(encoding="utf-8")
-    results = Store.of(store.path, store.path).run("r1").results()
+def created(store: Volume) -> Counter[str]:
+    """Return how often each Job was created."""
+    requests = store.namespace.requests()
+    return Counter(r.name for r in requests if r.call == "create jobs" and r.code == 201)
+
+
+def begun(store: Volume) -> Counter[str]:
+    """Return how often a pod of each Job, or index, was given to a machine."""
+    requests = store.namespace.requests()
+    bound = [r.name for r in requests if r.call == "create pods/binding" and r.code == 201]
+    return Counter(name.rpartition("-")[0] for name in bound)
+
+
+def of_run(path: Path) -> dict[str, object]:
+    """Return how often a run has accepted each node, its results, and what Seeknal knows of it."""
+    ledger = (path / "runs" / "r1" / "accepted.jsonl").read_text(encoding="utf-8")
+    results = Store.of(path, path).run("r1").results()
     assert results is not None
     return {
-        "created": dict(created),
         "accepted": dict(Counter(json.loads(line)["node"] for line in ledger.splitlines() if line)),
         "results": {node: (r.reason, r.attempts) for node, r in results.items()},
+        "states": states(path),
     }
 
 
+def of_backfill(path: Path) -> dict[str, object]:
+    """Return which intervals are done, and their rows."""
+    ledger = Ledger(Store(path), "transform.day")
+    files = [str(file) for file in ledger.files("transform.day")]
+    with duckdb.connect(":memory:") as connection:
+        rows = connection.read_parquet(files, hive_partitioning=True).order("ALL").fetchall()
+    return {"accepted": dict.fromkeys(ledger.done(), 1), "rows": rows}
+
+
+RUN = Work(two_nodes, ("run", "{project}", "--resume-if-started"), of_run)
+DAYS = ("--start", "2025-01-01", "--end", "2025-01-03", "--max-parallel", "2")
+BACKFILL = Work(a_day, ("backfill", "day", "--project", "{project}", *DAYS), of_backfill)
+
+
+@pytest.mark.parametrize(
+    ("work", "jobs", "pods"), [(RUN, 2, 2), (BACKFILL, 1, 3)], ids=["run", "backfill"]
+)
 async def test_a_coordinator_killed_at_any_call_runs_nothing_twice(
-    cluster: Cluster, image: str, record_property: Callable[[str, object], None]
+    cluster: Cluster,
+    image: str,
+    record_property: Callable[[str, object], None],
+    work: Work,
+    *,
+    jobs: int,
+    pods: int,
 ) -> None:
     at_once = asyncio.Semaphore(AT_ONCE)
-    with place(cluster, image) as undisturbed:
-        calls_made, _ = await killed_at(undisturbed, 0, answered=False)
-        wanted = evidence(undisturbed)
-        assert wanted["accepted"] == {"source.numbers": 1, "transform.sums": 1}
-        assert set(wanted["created"].values()) == {1}  # type: ignore[attr-defined]
+    with work.place(cluster, image) as undisturbed:
+        calls_made, _ = await killed_at(undisturbed, work, 0, answered=False)
+        wanted = work.evidence(undisturbed)
+        assert (len(created(undisturbed)), len(begun(undisturbed))) == (jobs, pods)
+        for counts in (created(undisturbed), begun(undisturbed), wanted["accepted"]):
+            assert set(counts.values()) == {1}  # type: ignore[attr-defined]
 
         async def disturbed(number: int, *, answered: bool) -> bool:
             async with at_once:
                 with contextlib.ExitStack() as stack:
-                    store = await asyncio.to_thread(stack.enter_context, place(cluster, image))
-                    _, killed = await killed_at(store, number, answered=answered)
-                    assert evidence(store) == wanted, f"killed at call {number}, {answered=}"
+                    place = work.place(cluster, image)
+                    store = await asyncio.to_thread(stack.enter_context, place)
+                    _, killed = await killed_at(store, work, number, answered=answered)
+                    left = work.evidence(store)
+                    assert left == wanted, f"killed at call {number}, {answered=}"
                     assert differences(undisturbed.path, store.path) == []
-                    assert states(undisturbed.path) == states(store.path)
                     await asyncio.to_thread(stack.close)
                     return killed
 
@@ -146,7 +207,7 @@ async def test_a_coordinator_killed_at_any_call_runs_nothing_twice(
         kills = sum(task.result() for task in tasks)
     # How often it looks at events depends on the machine; all other calls are there in every run.
     assert kills >= 2 * (calls_made - 2)
-    record_property("measured", f"{kills} kills at {calls_made} calls of a run of two nodes")
+    record_property("measured", f"{kills} kills at {calls_made} calls of {work.command[0]}")
 
 
 @pytest.fixture
@@ -182,7 +243,7 @@ def test_a_pod_taken_away_while_its_node_runs_is_repeated_once_and_accepted_once
         "transform.slow": ("Succeeded", 2),
         "transform.last": ("Succeeded", 1),
     }
-    left = evidence(store)
+    left = RUN.evidence(store)
     assert left["accepted"] == {"transform.slow": 1, "transform.last": 1}
     assert sorted(left["created"].values()) == [1, 1, 1]  # type: ignore[attr-defined]
 
@@ -197,7 +258,7 @@ def test_a_pod_killed_after_its_result_was_written_is_not_repeated(store: Volume
         store.namespace.kubectl("delete", "pod", "--all", "--grace-period=0", "--force")
     result = ran["transform.done"]
     assert result.success
-    left = evidence(store)
+    left = RUN.evidence(store)
     assert left["accepted"] == {"transform.done": 1}
     assert set(left["created"].values()) == {1}  # type: ignore[attr-defined]
     assert result.attempts == len(left["created"])  # type: ignore[arg-type]
@@ -211,7 +272,7 @@ def test_a_pod_killed_before_its_node_began_costs_nothing(store: Volume) -> None
         pod = store.pod("transform.done")
         store.namespace.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
     assert (ran["transform.done"].success, ran["transform.done"].attempts) == (True, 2)
-    left = evidence(store)
+    left = RUN.evidence(store)
     assert left["accepted"] == {"transform.done": 1}
     assert sorted(left["created"].values()) == [1, 1]  # type: ignore[attr-defined]
 
@@ -237,7 +298,7 @@ def test_a_pod_whose_processes_are_killed_before_its_result_is_repeated_once(
         assert list(folder.glob("*/1/result.json")) == []
         kill_pod_of(folder)
     assert (ran["transform.slow"].success, ran["transform.slow"].attempts) == (True, 2)
-    left = evidence(store)
+    left = RUN.evidence(store)
     assert left["accepted"] == {"transform.slow": 1}
     assert sorted(left["created"].values()) == [1, 1]  # type: ignore[attr-defined]
 
