@@ -25,7 +25,7 @@ unexport VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup check format test test-cluster demo bench bench-cluster docs manifests schema image kind kind-down cluster-build cluster-up cluster-down clean distclean
+.PHONY: help setup check format test test-cluster demo bench bench-cluster docs manifests scan schema image kind kind-down cluster-build cluster-up cluster-down clean distclean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; \
@@ -69,6 +69,9 @@ docs: .venv/.ready ## Write the generated pages of docs/
 
 manifests: cluster-build ## Write manifests/seeknal-k8s.yaml: the chart with its defaults, for those without Helm
 	$(BIN)/python helm/generate.py --manifests
+
+scan: .venv/.ready ## Look over manifests and Dockerfile with checkov; .checkov.yaml says what is left out, and why
+	$(UV) tool run checkov@3.3.30 --config-file .checkov.yaml
 
 schema: .venv/.ready ## Write docs/seeknal-k8s.schema.json, which editors use for seeknal-k8s.yml
 	$(BIN)/python -m seeknal_k8s.options > docs/seeknal-k8s.schema.json.new
