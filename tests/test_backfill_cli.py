@@ -125,7 +125,10 @@ def test_other_commands_know_a_backfill(year: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     (run,) = {record.run for record in ledger(year).done().values()}
     last = "2025-12-27/2026-01-01"
-    assert re.search(r"\d+ nodes succeeded, \d+ cached", ours(year, home, "show", run).stdout)
+    shown = ours(year, home, "show", run).stdout
+    assert shown.startswith(f"backfill {run} of {NODE}  succeeded, started 20")
+    assert "… and 365 more; which are done: seeknal-k8s intervals" in shown
+    assert re.search(r"365 intervals: \d+ done, \d+ done before  in", shown)
     said = ours(year, home, "logs", last, "--run", run).stdout
     assert "── 2025-12-31/2026-01-01  transform.category_sales" in said
     for inside in ("2025-12-31", "2025-12-31T12:00", "2025-12-30/2025-12-31"):

@@ -63,7 +63,7 @@ def backfill(
     if as_json:
         render.print_json(render.results_document(results, seconds=round(view.took, 3)))
     else:
-        render.show(render.out(), _summary(results, node, view.took))
+        render.show(render.out(), summary(results, node, view.took))
     return 0 if results.success else 1
 
 
@@ -224,7 +224,8 @@ _UPPER = {
 }
 
 
-def _summary(results: "RunResults", node: str, took: float) -> list[Text | str]:
+def summary(results: "RunResults", node: str, took: float | None) -> list[Text | str]:
+    """Return how a backfill went, failures first, and what to type next."""
     reasons = [result.reason for result in results.values()]
     ran = sum(result.success and result.reason != "Cached" for result in results.values())
     failed = {key: one for key, one in results.failed.items() if one.attempts}
@@ -238,7 +239,8 @@ def _summary(results: "RunResults", node: str, took: float) -> list[Text | str]:
         lines.append(Text(f"✗ {key}  {result.reason}", style="bold red"))
         lines.append(f"  {first_line(result.message)}")
     lines += [f"… and {len(failed) - _SHOWN:,} more"] if len(failed) > _SHOWN else []
-    lines.append(f"{plural(len(results), 'interval')}: {', '.join(counts)}  in {duration(took)}")
+    within = "" if took is None else f"  in {duration(took)}"
+    lines.append(f"{plural(len(results), 'interval')}: {', '.join(counts)}{within}")
     if results.failed:
         lines.append(f"  → see which: {typed()} intervals {node}")
         lines.append("  → run what is missing: the same command again")

@@ -10,7 +10,7 @@ from rich.text import Text
 from seeknal_k8s.cli import past, program, render
 from seeknal_k8s.cli.arguments import AsJson, Project, StorePath
 from seeknal_k8s.errors import UsageError
-from seeknal_k8s.progress import duration
+from seeknal_k8s.progress import duration, plural
 from seeknal_k8s.store import LATEST, Store
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _HERE = Path()
 _NEWEST = 20
+_ALL = 100
+"""So many intervals are shown one by one."""
 
 _RUN_HELP = "A run: its id, the beginning of it, or 'latest'."
 
@@ -29,7 +31,7 @@ def show(
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show how the nodes of a run ended, or how far they are."""
+    """Show how the nodes of a run, or the intervals of a backfill, ended, or how far they are."""
     if (Path(run) / "seeknal").is_dir():
         raise UsageError(f"{run} is a project, not a run\n  → {program()} show -C {run}")
     where = _store(project, store)
@@ -41,6 +43,9 @@ def show(
         render.print_json(render.results_document(results, status=state, **facts))
         return 0
     seconds = past.took(about, state)
+    if about.get("kind") == "backfill":
+        render.show(render.out(), _backfill(folder.id, state, seconds, about, results))
+        return 0
     lines = [_headline(folder.id, state, seconds, about), Text(), *render.results_table(results)]
     if state == past.RUNNING:
         lines += [Text(), Text(_so_far(results))]
@@ -52,13 +57,34 @@ def show(
     return 0
 
 
-def _headline(run_id: str, state: str, seconds: float | None, about: dict[str, Any]) -> Text:
+def _backfill(
+    run_id: str, state: str, seconds: float | None, about: dict[str, Any], results: "RunResults"
+) -> list[Text | str]:
+    """Return a backfill as it is: all its intervals, or of many those that are not done."""
+    from seeknal_k8s.cli import backfilling  # noqa: PLC0415 - much comes with it
+
+    node = str(about["node"])
+    head = _headline(f"{run_id} of {node}", state, seconds, about)
+    shown = dict(results) if len(results) <= _ALL else dict(results.failed)
+    some = dict(list(shown.items())[:_ALL])
+    lines: list[Text | str] = [head, Text(), *render.results_table(some, of="INTERVAL")]
+    if more := len(results) - len(some):
+        where = f"{program()} intervals {node}"
+        lines.append(Text(f"… and {more:,} more; which are done: {where}", "dim"))
+    if state == past.RUNNING:
+        done = sum(result.success for result in results.values())
+        return [*lines, "", f"{done:,} of {plural(len(results), 'attempt')} are done"]
+    return [*lines, *backfilling.summary(results, node, seconds)]
+
+
+def _headline(name: str, state: str, seconds: float | None, about: dict[str, Any]) -> Text:
     words = [state]
     if about.get("started"):
         words.append(f"started {about['started']}")
     if seconds is not None and state == past.RUNNING:
         words.append(f"{duration(seconds)} so far")
-    return Text.assemble((f"run {run_id}", "bold"), f"  {', '.join(words)}")
+    kind = about.get("kind", "run")
+    return Text.assemble((f"{kind} {name}", "bold"), f"  {', '.join(words)}")
 
 
 def _so_far(results: "RunResults") -> str:

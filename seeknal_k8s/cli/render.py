@@ -152,9 +152,9 @@ def size(count: float | None) -> str:
     return f"{count:,.1f} TiB"
 
 
-def results_table(results: RunResults) -> list[Text]:
-    """Return how every node ended, a line each, in plan order."""
-    heads = ("", "NODE", "RESULT", "EXIT", "TIME", "ROWS", "ATTEMPTS", "MEMORY")
+def results_table(results: Mapping[str, PrefectRunResult], *, of: str = "NODE") -> list[Text]:
+    """Return how every node, or whatever these are ``of``, ended, a line each, in plan order."""
+    heads = ("", of, "RESULT", "EXIT", "TIME", "ROWS", "ATTEMPTS", "MEMORY")
     rows = [_row(node, result) for node, result in results.items()]
     return table(heads, rows, "   rrrrr")
 
