@@ -52,12 +52,14 @@ class JobStatus(_Part, frozen=True):
     """How far a Job is. The counters are for display: only a condition says that it has ended.
 
     Of an Indexed Job, ``completed_indexes`` and ``failed_indexes`` are ranges, such as ``1,3-5``.
+    ``ready`` is how many of the ``active`` pods run.
     """
 
     conditions: list[Condition] | None = None
     start_time: datetime | None = None
     completion_time: datetime | None = None
     active: int = 0
+    ready: int = 0
     succeeded: int = 0
     failed: int = 0
     completed_indexes: str | None = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cluster.harness import until
 from tests.on_kubernetes import LONG, Volume, volume
 from tests.projects import write
 from tests.running import new_project, python
@@ -35,11 +36,22 @@ def by_day(store: Volume, body: str, options: str = "") -> None:
     write(project, "seeknal/py/daily.py", text.replace("inputs=[]", 'start_date="none"'))
 
 
-def start(store: Volume, days: int, *arguments: str) -> subprocess.Popen[str]:
-    asked = ["daily", "--start", "2025-01-01", "--end", f"2025-01-{days:02}", "--run-id", "b1"]
-    asked += ["-C", str(store.path / "project")]
+def waits(store: Volume) -> str:
+    """Return what leaves a mark of its day and waits until it is let go."""
+    return f"""
+        open("{store.marks}/" + day, "a").write("x")
+        while not os.path.exists("{store.marks}/go"):
+            time.sleep(0.05)
+        """
+
+
+def start(
+    store: Volume, days: int, *arguments: str, first: int = 1, **settings: str
+) -> subprocess.Popen[str]:
+    range_ = ["--start", f"2025-01-{first:02}", "--end", f"2025-01-{days:02}"]
+    asked = ["daily", *range_, "--run-id", "b1", "-C", str(store.path / "project")]
     command = ("backfill", *asked, "--on", "kubernetes", *arguments)
-    return store.begin(*command, **KEPT)
+    return store.begin(*command, **KEPT, **settings)
 
 
 def jobs(store: Volume) -> dict[str, dict[str, Any]]:
@@ -57,14 +69,7 @@ def created(store: Volume) -> list[str]:
 
 def test_a_job_that_is_ahead_of_its_coordinator_runs_nothing_twice(store: Volume) -> None:
     """As after a crash, or when a pod is started before the end of the last one has been noticed."""
-    by_day(
-        store,
-        f"""
-        open("{store.marks}/" + day, "a").write("once ")
-        while not os.path.exists("{store.marks}/go"):
-            time.sleep(0.05)
-        """,
-    )
+    by_day(store, waits(store))
     process = start(store, 4, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
     faster = '{"spec": {"parallelism": 4}}'
@@ -74,7 +79,7 @@ def test_a_job_that_is_ahead_of_its_coordinator_runs_nothing_twice(store: Volume
     store.mark("go")
     said, _ = process.communicate(timeout=2 * LONG)
     assert process.returncode == 0, said
-    assert {store.marks.joinpath(f"2025-01-0{day}").read_text() for day in range(1, 5)} == {"once "}
+    assert {store.marks.joinpath(f"2025-01-0{day}").read_text() for day in range(1, 5)} == {"x"}
     (job,) = store.jobs()
     assert job["status"]["succeeded"] == 4
 
@@ -109,14 +114,7 @@ def test_an_index_that_fails_is_tried_again_in_a_job_of_its_own(store: Volume) -
 
 
 def test_its_speed_can_be_changed_while_it_runs(store: Volume) -> None:
-    by_day(
-        store,
-        f"""
-        open("{store.marks}/" + day, "w").close()
-        while not os.path.exists("{store.marks}/go"):
-            time.sleep(0.05)
-        """,
-    )
+    by_day(store, waits(store))
     process = start(store, 4, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
     assert len(list(store.marks.iterdir())) == 1
@@ -134,6 +132,71 @@ def test_its_speed_can_be_changed_while_it_runs(store: Volume) -> None:
     assert process.returncode == 0, said
     late = program(store, "scale", "b1", "--max-parallel", "3", "--store", str(store.path), **KEPT)
     assert (late.returncode, "its status is succeeded" in late.stderr) == (2, True)
+
+
+def test_a_lower_speed_ends_what_began_last_and_runs_it_again(store: Volume) -> None:
+    """The Job controller ends pods that are more than the Job's parallelism."""
+    by_day(store, waits(store))
+    process = start(store, 4, "--max-parallel", "3")
+    for day in ("2025-01-01", "2025-01-02", "2025-01-03"):
+        store.wait_for_mark(day)
+    where = ("--store", str(store.path))
+    scaled = program(store, "scale", "b1", "--max-parallel", "1", *where, **KEPT)
+    assert scaled.returncode == 0, scaled.stderr
+    until(lambda: len(active(store)) == 1, "one pod", seconds=LONG)
+    store.mark("go")
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    assert "4 intervals: 4 done" in said
+    ran = [len(store.marks.joinpath(f"2025-01-0{day}").read_text()) for day in range(1, 5)]
+    assert sorted(ran) == [1, 1, 2, 2]
+
+
+def active(store: Volume) -> list[str]:
+    """Return the pods that have not ended."""
+    pods = [pod for pod in store.pods() if pod["status"]["phase"] in {"Pending", "Running"}]
+    return [pod["metadata"]["name"] for pod in pods]
+
+
+def test_begun_again_it_has_the_speed_that_is_asked_for_then(store: Volume) -> None:
+    by_day(store, waits(store))
+    process = start(store, 3, "--max-parallel", "1")
+    store.wait_for_mark("2025-01-01")
+    process.kill()
+    process.communicate()
+    process = start(store, 3, "--max-parallel", "3")
+    for day in ("2025-01-02", "2025-01-03"):
+        store.wait_for_mark(day)
+    store.mark("go")
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    assert {store.marks.joinpath(f"2025-01-0{day}").read_text() for day in range(1, 4)} == {"x"}
+
+
+def test_a_job_for_days_that_nobody_asks_for_any_more_is_ended(store: Volume) -> None:
+    by_day(store, waits(store))
+    process = start(store, 2)
+    store.wait_for_mark("2025-01-01")
+    process.kill()
+    process.communicate()
+    store.mark("go")
+    process = start(store, 6, first=5)
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    ((name, job),) = jobs(store).items()
+    assert (name, job["spec"]["completions"]) == ("Indexed 1", 2)
+    assert job["metadata"]["annotations"]["seeknal.io/interval"] == "2025-01-05/2025-01-07"
+
+
+def test_an_index_waits_for_its_turn_however_long_the_others_take(store: Volume) -> None:
+    """A quota lets one pod be there at a time, and each takes longer than one may wait for that."""
+    store.namespace.kubectl("create", "quota", "one", "--hard=pods=1")
+    by_day(store, "time.sleep(6)")
+    process = start(store, 3, "--max-parallel", "3", queue_timeout="3s")
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    assert "3 intervals: 3 done" in said
+    assert sorted(jobs(store)) == ["Indexed 1"]
 
 
 def test_ending_it_ends_all_its_indexes(store: Volume) -> None:

@@ -13,12 +13,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import indexes, manifest_indexed
 from seeknal_k8s.attempt import Ending, write_whole
 from seeknal_k8s.backends import Attempt
 from seeknal_k8s.backends.kubernetes import KubernetesBackend, open_backend
+from seeknal_k8s.diagnosis import Clock
 from seeknal_k8s.errors import ClusterError
 from seeknal_k8s.manifest import Draft
 from seeknal_k8s.manifest_indexed import Indexes
@@ -30,10 +33,11 @@ if TYPE_CHECKING:
 
     from seeknal_k8s.attempt import AttemptSpec
     from seeknal_k8s.backends.kubernetes import Clocks
+    from seeknal_k8s.diagnosis import Wait
     from seeknal_k8s.plan import NodeRun, Plan
     from seeknal_k8s.settings import Settings
     from seeknal_k8s.store import RunFolder
-    from seeknal_k8s.views import JobView
+    from seeknal_k8s.views import JobView, PodView
 
 _LOOK_EVERY = 2.0
 """Seconds between two looks at whether somebody wants another speed."""
@@ -48,6 +52,7 @@ class IndexedBackend(KubernetesBackend):
         self._open: set[str] = set()
         self._left: set[str] = set()
         self._bodies: dict[str, dict[str, Any]] = {}
+        self._speeds: dict[str, int] = {}
         self._generations: dict[str, Path] = {}
         self._creating: dict[str, asyncio.Task[Ending | JobView]] = {}
         self._given_up: dict[str, Ending] = {}
@@ -94,9 +99,13 @@ class IndexedBackend(KubernetesBackend):
             return  # it was killed before it had written all
         name = body["metadata"]["name"]
         ours = body["metadata"]["ownerReferences"][0]["uid"] == self._owner.anchor_uid
-        gone = (generation / "created").exists() and await self._get(name) is None
-        if ours and not gone:
+        job = await self._get(name)
+        if not ours or (job is None and (generation / "created").exists()):
+            return
+        if not wanted.isdisjoint(pieces):
             self._add(generation, body, [key if key in wanted else "" for key in pieces])
+        elif job is not None and not job.ended:
+            await self._delete(name)  # such as one for a range that is asked for no more
 
     def _write(self, runs: Sequence[NodeRun], folder: RunFolder, limits: Indexes) -> None:
         """Write a new Job and its orders into the store."""
@@ -122,6 +131,7 @@ class IndexedBackend(KubernetesBackend):
         )
         pieces = [run.key for run in runs]
         write_whole(generation / "job.json", {"job": body, "pieces": pieces})
+        self._speeds[body["metadata"]["name"]] = body["spec"]["parallelism"]
         self._add(generation, body, pieces)
 
     def _add(self, generation: Path, body: dict[str, Any], pieces: Sequence[str]) -> None:
@@ -165,6 +175,14 @@ class IndexedBackend(KubernetesBackend):
             (self._generations[job] / "created").touch()
         return made
 
+    async def _waiting(self, job: JobView, pod: PodView | None, clocks: Clocks) -> Wait:
+        """Return where an index stands: while others of its Job run, its turn comes after theirs."""
+        wait = await super()._waiting(job, pod, clocks)
+        if wait.clock is Clock.RUN or not job.status.ready:
+            return wait
+        clocks.since = clocks.reason_since = time.monotonic()
+        return replace(wait, hopeless=False)
+
     async def _give_up(self, name: str, clocks: Clocks) -> Ending:
         """End what does not get on: for what is wrong with one pod is wrong with all that wait."""
         ending = await super()._give_up(name, clocks)
@@ -182,17 +200,16 @@ class IndexedBackend(KubernetesBackend):
             await super()._end(job, leaving=leaving)
 
     async def follow_speed(self, folder: RunFolder, at_once: int) -> None:
-        """Have as many pods at once as somebody asks for meanwhile; until it is cancelled."""
-        now = at_once
+        """Have as many pods at once as are asked for, now and meanwhile; until it is cancelled."""
         while True:
-            await asyncio.sleep(_LOOK_EVERY)
             wanted = folder.max_parallel() or at_once
-            if wanted == now:
-                continue
-            now = wanted
             for job in [job for job, task in self._creating.items() if task.done()]:
-                with contextlib.suppress(ClusterError):  # such as a Job that has just gone
-                    await self._cluster.patch(JOBS, job, {"spec": {"parallelism": now}})
+                speed = min(wanted, self._bodies[job]["spec"]["completions"])
+                if self._speeds.get(job) != speed:
+                    with contextlib.suppress(ClusterError):  # such as a Job that has just gone
+                        await self._cluster.patch(JOBS, job, {"spec": {"parallelism": speed}})
+                    self._speeds[job] = speed
+            await asyncio.sleep(_LOOK_EVERY)
 
     async def close(self) -> None:
         """End the Jobs of which nobody has waited for every index, and see that they are gone."""

@@ -142,8 +142,9 @@ def scale(
     project: Project = _HERE,
     store: StorePath = None,
 ) -> int:
-    """Make a run or a backfill that is going on faster or slower; what runs already is left alone.
+    """Make a run or a backfill that is going on faster or slower.
 
+    What runs is left alone, but of an Indexed Job Kubernetes ends the newest pods, which run again later.
     Beginning it anew begins with its own --max-parallel again.
     """
     where = _store(project, store)
