@@ -8,15 +8,17 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from seeknal_k8s.cluster import Cluster
 from seeknal_k8s.errors import TimedOut, UsageError
-from seeknal_k8s.names import label_value
+from seeknal_k8s.names import anchor_name, label_value
 from seeknal_k8s.store import LATEST, RunFolder
 from seeknal_k8s.views import CONFIG_MAPS, JOBS, PODS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
-    from seeknal_k8s.cluster import Cluster
+    from seeknal_k8s.settings import Settings
     from seeknal_k8s.store import Store
     from seeknal_k8s.views import ConfigMapView, JobView
 
@@ -78,16 +80,16 @@ async def resolve(cluster: Cluster, store: Store | None, text: str) -> str:
     return found.pop()
 
 
-async def cancel(cluster: Cluster, run: str, anchor: str) -> int:
+async def cancel(cluster: Cluster, run: str, anchor: str, *, runner: bool = True) -> int:
     """End everything of a run in the cluster, see that it is gone; return how many Jobs that were.
 
-    A coordinator that lives sees its Jobs vanish. What it still creates meanwhile is ended, too.
+    Without ``runner`` a coordinator that was submitted is spared: it may be who asks. A coordinator that lives sees its Jobs vanish. What it still creates meanwhile is ended, too.
 
     Raises:
         TimedOut: something is still there; the message says what.
         ClusterError: the API server refused, or could not be reached.
     """
-    labels = f"{_RUN}={label_value(run)}"
+    labels = f"{_RUN}={label_value(run)}" + ("" if runner else f",{_COMPONENT}!={RUNNER}")
     met: set[str] = set()
     began = quiet_since = time.monotonic()
     while True:
@@ -105,6 +107,17 @@ async def cancel(cluster: Cluster, run: str, anchor: str) -> int:
         if now - began > _PATIENCE:
             raise TimedOut(_left_over(run, [view.name for view in (*jobs, *pods)]))
         await asyncio.sleep(_LOOK_EVERY)
+
+
+async def end(settings: Settings, runs: Iterable[str], *, runner: bool = True) -> None:
+    """End everything of these runs, as ``cancel`` does, in the cluster and namespace of the settings.
+
+    Raises:
+        TimedOut, ClusterError: see ``cancel``.
+    """
+    async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
+        for run in runs:
+            await cancel(cluster, run, anchor_name(run), runner=runner)
 
 
 def _left_over(run: str, names: list[str]) -> str:

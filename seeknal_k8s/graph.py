@@ -139,7 +139,8 @@ def _not_a_project(root: str, *, is_project: bool) -> Problem:
     lacks = "no node in its seeknal/ folder" if is_project else "no seeknal/ folder with node files"
     return Problem(
         what=f"{root} is not a Seeknal project: it has {lacks}",
-        fix="go to the project's folder, or name it; `seeknal init` makes a new project",
+        fix="go to the project's folder, or name it; `seeknal init` makes a new one, and "
+        "`seeknal draft source NAME` its first node",
     )
 
 

@@ -45,6 +45,16 @@ def parse(ranges: str) -> frozenset[int]:
     return frozenset(found)
 
 
+def left(job: JobView | None, count: int) -> set[int]:
+    """Return which of so many indexes have not ended; of a Job that is not there yet none has."""
+    if job is None:
+        return set(range(count))
+    if job.ended:
+        return set()
+    completed, failed = job.status.completed_indexes, job.status.failed_indexes
+    return set(range(count)) - parse(completed or "") - parse(failed or "")
+
+
 def of(job: JobView, index: int) -> JobView:
     """Return how the Job would look if it had only this index."""
     status = job.status

@@ -106,10 +106,12 @@ def holder(keys: Iterable[str], text: str, timezone: str) -> str | None:
     zone = zone_of(timezone)
     if "/" in text:
         wanted = parse_key(text, zone)
+        start, end = _utc(wanted.start), _utc(wanted.end)
+        if end <= start:
+            raise UsageError(f"{text} ends before it has begun")
     else:
-        moment = _moment(text, zone, "it")
-        wanted = Interval(moment, moment + timedelta.resolution)
-    start, end = _utc(wanted.start), _utc(wanted.end)
+        start = _utc(_moment(text, zone, "it"))
+        end = start + timedelta.resolution
     for key in keys:
         interval = parse_key(key, zone)
         if _utc(interval.start) <= start and end <= _utc(interval.end):

@@ -23,7 +23,8 @@ class Indexes:
     """How many indexes there are, and how many pods run at once.
 
     ``generation`` tells apart the Jobs of one run, ``timeout`` (seconds; None without a limit) is
-    the longest one index may take, ``max_failures`` after how many failed ones the Job stops by itself.
+    the longest one index may take, ``max_failures`` after how many failed ones the Job stops by itself:
+    only where a failed index is one for good.
     """
 
     count: int
@@ -47,7 +48,7 @@ def build(
     job = manifest.build(draft, owner, settings, order=orders)
     interval = f"{draft.interval} indexed {indexes.generation}"
     job["metadata"]["name"] = job_name(owner.run_id, draft.node.id, interval=interval, attempt=1)
-    most = None if indexes.max_failures is None else indexes.max_failures - 1
+    most = None if indexes.max_failures is None else min(indexes.max_failures - 1, indexes.count)
     spec = job["spec"]
     job["spec"] = {
         "backoffLimitPerIndex": 0,
@@ -73,6 +74,8 @@ def _template(
             order = f"{manifest.literal(orders)}/$(JOB_COMPLETION_INDEX).json"
             container["command"] = [*container["command"][:-1], order]
     if timeout is not None:  # the backstop: a Job's own would be for all indexes together
-        seconds = math.ceil(timeout) + manifest.GRACE + settings.deadline_margin
+        # A pod's own counts from before its image is pulled.
+        own = math.ceil(timeout) + manifest.GRACE + settings.deadline_margin
+        seconds = math.ceil(settings.start_timeout) + own
         pod = {"activeDeadlineSeconds": seconds, **pod}
     return {**template, "spec": pod}

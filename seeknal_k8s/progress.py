@@ -64,7 +64,8 @@ _CONTROL = re.compile(
     r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles and links
     r"|[\x00-\x09\x0b-\x1f\x7f-\x9f]"
 )
-_NOT_WORTH_A_LINE = frozenset({"Interrupted", "NotRun"})
+NOT_WORTH_A_LINE = frozenset({"Interrupted", "NotRun"})
+"""Reasons of what never began because the run was ended."""
 
 
 def clean(text: str) -> str:
@@ -167,7 +168,7 @@ class Lines:
     def _ends(self, event: Event) -> list[Text]:
         """Return the lines that both views print: how a node's attempt ended."""
         match event:
-            case NodeEnded(node, result) if result.reason not in _NOT_WORTH_A_LINE:
+            case NodeEnded(node, result) if result.reason not in NOT_WORTH_A_LINE:
                 return [self._line(mark(result), node, result_words(result))]
             case NodeRetrying():
                 words = (

@@ -18,7 +18,7 @@ NO_EXIT_CODE = -1
 class PrefectRunResult:
     """How one node ended. The first five fields are Seeknal's documented ones.
 
-    ``exit_code`` is the node process's own (see docs/exit-codes.md), ``-1`` when there was none.
+    ``exit_code`` is the node process's own, ``-1`` when there was none.
     ``stdout`` and ``stderr`` are the last lines; ``log_path`` names the folder with the whole of
     both. ``reason`` is one word (``Succeeded``, ``Cached``, ``NodeFailed``, ``UpstreamFailed`` …)
     and ``message`` a sentence. ``started`` is an ISO 8601 time in UTC, ``rows`` what Seeknal

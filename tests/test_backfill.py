@@ -375,7 +375,7 @@ BAD = [
     pytest.param({"schedule": "0 0 31 2 *"}, UsageError, "never fires", id="31 February"),
     pytest.param({"timezone": "Mars"}, UsageError, "no time zone", id="Mars"),
     pytest.param({"last": "7d"}, UsageError, "by its start and end, or", id="two ranges"),
-    pytest.param({"end": None}, UsageError, "needs a start and an end", id="half a range"),
+    pytest.param({"end": None}, UsageError, "needs a range", id="half a range"),
     pytest.param({"chunk": 0}, UsageError, "at least one interval", id="empty chunks"),
     pytest.param(
         {"schedule": "* * * * *", "end": "2024-06-30"}, UsageError, "--yes", id="262,080 minutes"

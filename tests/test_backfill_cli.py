@@ -142,6 +142,15 @@ def test_other_commands_know_a_backfill(year: Path, tmp_path: Path) -> None:
     assert (refused.returncode, f"'{run}' is a backfill of {NODE}" in refused.stderr) == (2, True)
 
 
+def test_the_id_of_a_run_is_no_id_for_a_backfill(tmp_path: Path) -> None:
+    project, home = copy_project(EXAMPLE, tmp_path / "shop"), tmp_path / "home"
+    ran = ours(project, home, "run", "--select", "source.orders", "--run-id", "mine")
+    assert ran.returncode == 0, ran.stderr
+    taken = ours(project, home, *YEAR, "--run-id", "mine")
+    assert taken.returncode == 2
+    assert "'mine' is a run, not a backfill: take another id" in taken.stderr
+
+
 def test_a_dry_run_says_what_would_run_and_runs_nothing(tmp_path: Path) -> None:
     project = copy_project(EXAMPLE, tmp_path / "shop")
     done = ours(project, tmp_path / "home", *YEAR, "--chunk", "30", "--dry-run")
@@ -162,7 +171,7 @@ def test_progress_counts_intervals_and_says_how_long_the_rest_may_take(tmp_path:
 
 REFUSED = [
     pytest.param(["--start", "2025-02-01", "--end", "2025-01-01"], 2, "is after the end"),
-    pytest.param(["--start", "2025-02-01"], 2, "needs a start and an end"),
+    pytest.param(["--start", "2025-02-01"], 2, "it needs a range: --start and --end"),
     pytest.param(["--last", "7d", "--schedule", "0 0 31 2 *"], 2, "never fires"),
     pytest.param(["--last", "7d", "--upper", "both"], 2, "exclusive or inclusive"),
     pytest.param(["--last", "7d", "--detach"], 2, "--submit"),

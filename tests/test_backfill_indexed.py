@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import signal
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from seeknal_k8s.manifest import GRACE
 from tests.cluster.harness import until
 from tests.on_kubernetes import LONG, Volume, volume
 from tests.projects import write
@@ -135,21 +137,26 @@ def test_its_speed_can_be_changed_while_it_runs(store: Volume) -> None:
 
 
 def test_a_lower_speed_ends_what_began_last_and_runs_it_again(store: Volume) -> None:
-    """The Job controller ends pods that are more than the Job's parallelism."""
-    by_day(store, waits(store))
-    process = start(store, 4, "--max-parallel", "3")
+    """The Job controller ends pods that are more than the Job's parallelism; nobody has failed."""
+    by_day(store, waits(store), "defaults: {retries: 0, memory: 512Mi, memory_max: 512Mi}\n")
+    asked = ("--max-parallel", "3", "--max-failures", "9")
+    process = start(store, 4, *asked, deadline_margin="1s")
     for day in ("2025-01-01", "2025-01-02", "2025-01-03"):
         store.wait_for_mark(day)
     where = ("--store", str(store.path))
     scaled = program(store, "scale", "b1", "--max-parallel", "1", *where, **KEPT)
     assert scaled.returncode == 0, scaled.stderr
     until(lambda: len(active(store)) == 1, "one pod", seconds=LONG)
+    given_up = time.monotonic() + GRACE + 5  # a pod that is told to end, and does not
+    until(lambda: time.monotonic() > given_up, "that a pod is given up", seconds=LONG)
     store.mark("go")
     said, _ = process.communicate(timeout=2 * LONG)
     assert process.returncode == 0, said
     assert "4 intervals: 4 done" in said
     ran = [len(store.marks.joinpath(f"2025-01-0{day}").read_text()) for day in range(1, 5)]
     assert sorted(ran) == [1, 1, 2, 2]
+    (job,) = store.jobs()
+    assert (job["spec"]["maxFailedIndexes"], job["status"]["succeeded"]) == (4, 4)
 
 
 def active(store: Volume) -> list[str]:
@@ -175,17 +182,36 @@ def test_begun_again_it_has_the_speed_that_is_asked_for_then(store: Volume) -> N
 
 def test_a_job_for_days_that_nobody_asks_for_any_more_is_ended(store: Volume) -> None:
     by_day(store, waits(store))
-    process = start(store, 2)
+    process = start(store, 4, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
     process.kill()
     process.communicate()
+    process = start(store, 6, "--max-parallel", "1", first=3)
+    store.wait_for_mark("2025-01-03")
     store.mark("go")
-    process = start(store, 6, first=5)
     said, _ = process.communicate(timeout=2 * LONG)
     assert process.returncode == 0, said
     ((name, job),) = jobs(store).items()
-    assert (name, job["spec"]["completions"]) == ("Indexed 1", 2)
-    assert job["metadata"]["annotations"]["seeknal.io/interval"] == "2025-01-05/2025-01-07"
+    assert (name, job["spec"]["completions"]) == ("Indexed 1", 4)
+    assert job["metadata"]["annotations"]["seeknal.io/interval"] == "2025-01-03/2025-01-07"
+    ran = {day.name: day.read_text() for day in store.marks.glob("2025-*")}
+    assert ran == {f"2025-01-0{day}": "x" for day in (1, 3, 4, 5, 6)}
+
+
+def test_an_indexed_job_can_be_gone_on_with_as_jobs(store: Volume) -> None:
+    by_day(store, waits(store))
+    process = start(store, 3, "--max-parallel", "1")
+    store.wait_for_mark("2025-01-01")
+    process.kill()
+    process.communicate()
+    process = start(store, 3, "--no-indexed")
+    for day in ("2025-01-02", "2025-01-03"):
+        store.wait_for_mark(day)
+    store.mark("go")
+    said, _ = process.communicate(timeout=2 * LONG)
+    assert process.returncode == 0, said
+    assert "3 intervals: 3 done" in said
+    assert {job["spec"]["completionMode"] for job in store.jobs()} == {"NonIndexed"}
 
 
 def test_an_index_waits_for_its_turn_however_long_the_others_take(store: Volume) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,22 +21,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cluster.harness import Namespace
-    from tests.prefect_server import PrefectServer
 
 
 class Flow:
-    """A flow of two nodes, of which the second waits until it is let go; both leave an x each time."""
+    """A flow of one node that waits until it is let go, and fails where another one like it waits."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str], *, store: Path | None = None) -> None:
-        self.marks = folder / "marks"
-        self.marks.mkdir(exist_ok=True)
-        project = new_project(folder)
-        noted = 'open({!r}, "a").write("x")'
-        python(project, "first", noted.format(str(self.marks / "first")))
-        wait = f"while not os.path.exists({str(self.marks / 'go')!r}): time.sleep(0.05)"
-        python(project, "second", f"{noted.format(str(self.marks / 'second'))}\n{wait}")
-        self._env = {**env, "PROJECT": str(project), "STORE": str(store or "")}
-        self._id = folder / "flow-run"
+    def __init__(self, store: Volume, env: Mapping[str, str]) -> None:
+        self._marks = store.marks
+        project = new_project(store.path)
+        body = f"""
+            import fcntl
+            file = open({str(store.marks / "waits")!r}, "a")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.write("x")
+            file.flush()
+            while not os.path.exists({str(store.marks / "go")!r}):
+                time.sleep(0.05)
+            """
+        python(project, "waits", body)
+        self._env = {**env, "PROJECT": str(project), "STORE": str(store.path)}
+        self._id = store.path / "flow-run"
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start the flow's process, for the same flow run each time."""
@@ -50,8 +53,7 @@ from seeknal_k8s import run_seeknal_node
 
 @flow
 def mine():
-    for node in ("first", "second"):
-        run_seeknal_node(node, os.environ["PROJECT"], store=os.environ["STORE"] or None)
+    run_seeknal_node("waits", os.environ["PROJECT"], store=os.environ["STORE"])
 
 file = pathlib.Path({str(self._id)!r})
 with get_client(sync_client=True) as client:
@@ -68,29 +70,10 @@ run_flow(mine, flow_run=run)
             stderr=subprocess.DEVNULL,
         )
 
-    def killed_in_its_second_node(self) -> None:
-        """Run it to its end, killed once on the way."""
-        process = self.start()
-        until((self.marks / "second").exists, "the second node", seconds=LONG)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        again = self.start()
-        (self.marks / "go").touch()
-        assert again.wait(LONG) == 0
-
-    def ran(self, node: str) -> int:
-        """Return how often a node ran."""
-        return len((self.marks / node).read_text(encoding="ascii"))
-
-
-def test_a_flow_run_that_is_started_again_runs_no_finished_node_again(
-    prefect: PrefectServer, tmp_path: Path
-) -> None:
-    flow = Flow(tmp_path, {**os.environ, **prefect.env})
-    flow.killed_in_its_second_node()
-    assert (flow.ran("first"), flow.ran("second")) == (1, 2)  # its process has died with the flow's
-    runs = Store.of(tmp_path / "project").runs()
-    assert [run.about()["status"] for run in runs] == ["succeeded", "succeeded"]
+    def ran(self) -> int:
+        """Return how often the node has begun."""
+        file = self._marks / "waits"
+        return len(file.read_text(encoding="ascii")) if file.exists() else 0
 
 
 @pytest.fixture
@@ -99,12 +82,22 @@ def store(audited: Namespace, image: str) -> Iterator[Volume]:
         yield made
 
 
-def test_a_flow_run_that_is_started_again_finds_its_job(store: Volume, tmp_path: Path) -> None:
+def test_a_flow_run_that_is_started_again_first_ends_the_job_that_it_left(
+    store: Volume, tmp_path: Path
+) -> None:
     with prefect_server.running(tmp_path) as server:
-        env = {**server.env, **store.environment(**SMALL, on="kubernetes")}
-        flow = Flow(store.path, env, store=store.path)
-        flow.killed_in_its_second_node()
-    assert (flow.ran("first"), flow.ran("second")) == (1, 1)
-    requests = store.namespace.requests()
-    created = Counter(r.name for r in requests if r.call == "create jobs" and r.code == 201)
-    assert sorted(created.values()) == [1, 1]
+        flow = Flow(store, {**server.env, **store.environment(**SMALL, on="kubernetes")})
+        process = flow.start()
+        until(lambda: flow.ran() == 1, "the node", seconds=LONG)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        again = flow.start()
+        until(lambda: flow.ran() == 2, "the node again", seconds=LONG)
+        store.mark("go")
+        assert again.wait(LONG) == 0
+    assert [run.about()["status"] for run in Store(store.path).runs()] == [
+        "succeeded",
+        "interrupted",
+    ]
+    (job,) = store.jobs()
+    assert job["status"]["succeeded"] == 1

@@ -14,14 +14,18 @@ from seeknal_k8s.views import JOBS, JobView
 from tests.test_diagnosis import FINE, a_pod, condition, terminated
 
 
-def seen(index: int, *conditions: Any, completed: str = "", failed: str = "") -> JobView:
+def a_job(*conditions: Any, completed: str = "", failed: str = "") -> JobView:
     status = {
         "conditions": list(conditions),
         "completedIndexes": completed,
         "failedIndexes": failed,
     }
     body = {"metadata": {"name": "a-1"}, "status": status}
-    return indexes.of(JOBS.one.decode(json.dumps(body)), index)
+    return JOBS.one.decode(json.dumps(body))
+
+
+def seen(index: int, *conditions: Any, completed: str = "", failed: str = "") -> JobView:
+    return indexes.of(a_job(*conditions, completed=completed, failed=failed), index)
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,18 @@ def test_an_index_that_a_stopped_job_never_began_is_tried_again_on_nobodys_accou
     verdict = read(found)
     assert (verdict.fault, verdict.retry) == (Fault.PLATFORM, True)
     assert "too many others had failed" in found.error
+
+
+@pytest.mark.parametrize(
+    ("completed", "failed", "left"),
+    [("", "", {0, 1, 2, 3}), ("0,2", "", {1, 3}), ("0", "2-3", {1}), ("0-1", "2-3", set())],
+)
+def test_indexes_that_are_in_neither_list_are_left(
+    completed: str, failed: str, left: set[int]
+) -> None:
+    assert indexes.left(a_job(completed=completed, failed=failed), 4) == left
+
+
+def test_of_a_job_that_is_not_there_yet_all_are_left_and_of_one_that_is_over_none() -> None:
+    assert indexes.left(None, 2) == {0, 1}
+    assert indexes.left(a_job(condition("Failed", "Whatever")), 2) == set()

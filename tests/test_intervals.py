@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from seeknal_k8s import intervals
 from seeknal_k8s.errors import UsageError
-from seeknal_k8s.intervals import Interval, between, last, left_out, parse_key, zone_of
+from seeknal_k8s.intervals import Interval, between, holder, last, left_out, parse_key, zone_of
 
 BERLIN = "Europe/Berlin"
 
@@ -331,3 +331,39 @@ def test_the_oracle_knows_the_doubled_hour() -> None:
     start, end = datetime(2024, 10, 27, tzinfo=zone), datetime(2024, 10, 27, 4, tzinfo=zone)
     assert len(oracle(start, end, "0 * * * *")) == 5
     assert len(oracle(start, end, "0 2 * * *")) == 1
+
+
+HELD = ["2025-01-01/2025-01-08", "2025-01-08/2025-01-15"]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("2025-01-01", HELD[0]),
+        ("2025-01-07T23:59", HELD[0]),
+        ("2025-01-08", HELD[1]),
+        ("2025-01-02/2025-01-03", HELD[0]),
+        (HELD[1], HELD[1]),
+        ("2025-01-07/2025-01-09", None),
+        ("2025-01-15", None),
+        ("2024-12-31", None),
+    ],
+)
+def test_a_day_a_time_and_an_interval_are_found_in_what_holds_them(
+    text: str, key: str | None
+) -> None:
+    assert holder(HELD, text, "UTC") == key
+
+
+def test_a_day_is_looked_for_on_the_clock_of_the_time_zone() -> None:
+    hours = [
+        "2025-10-26T02:00+02:00/2025-10-26T02:00+01:00",
+        "2025-10-26T02:00+01:00/2025-10-26T03:00+01:00",
+    ]
+    assert holder(hours, "2025-10-26T02:30+01:00", "Europe/Berlin") == hours[1]
+
+
+@pytest.mark.parametrize("text", ["daily", "2025-01-02/2025-01-01", "2025-01-01/2025-01-01"])
+def test_what_is_neither_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        holder(HELD, text, "UTC")

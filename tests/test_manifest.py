@@ -20,7 +20,15 @@ from kubernetes_validate.utils import all_versions  # type: ignore[import-untype
 from seeknal_k8s import __version__, manifest
 from seeknal_k8s.errors import ProjectRefused, UsageError
 from seeknal_k8s.names import anchor_name
-from tests.manifests import OWNER, a_job, an_attempt, for_interval, goldens, some_settings
+from tests.manifests import (
+    OWNER,
+    a_job,
+    an_attempt,
+    an_indexed_job,
+    for_interval,
+    goldens,
+    some_settings,
+)
 from tests.podsecurity import violations
 
 if TYPE_CHECKING:
@@ -267,6 +275,12 @@ def test_the_deadline_comes_after_everything_our_own_clocks_allow() -> None:
 
 
 # --- Secrets and references ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "most"), [(1, 0), (7, 6), (100, 7)])
+def test_a_job_bears_no_more_failed_indexes_than_it_has(given: int, most: int) -> None:
+    """The API server refuses more."""
+    assert an_indexed_job(count=7, max_failures=given)["spec"]["maxFailedIndexes"] == most
 
 
 def test_secrets_are_named_and_never_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ class RunWatch:
         self._job: dict[str, JobView] = {}
         self._pod: dict[str, PodView] = {}
         self._deleted: set[str] = set()  # by uid: a name can be taken again
+        self._gone: set[str] = set()
         self._changed: dict[str, asyncio.Event] = {}
         self._indexes: defaultdict[str, set[str]] = defaultdict(set)
         self._pumps: list[asyncio.Task[None]] = []
@@ -87,6 +88,10 @@ class RunWatch:
         pod = self._pod.get(name)
         return pod if pod is not None and pod.labels.get(_CONTROLLER, uid) == uid else None
 
+    def gone(self, pod: PodView) -> bool:
+        """Whether the pod is no longer there, although it is remembered."""
+        return pod.uid in self._gone
+
     def deleted(self, uid: str) -> bool:
         """Whether the Job was there and is gone."""
         return uid in self._deleted
@@ -120,6 +125,8 @@ class RunWatch:
                 # A deletion has the last state of all: that of the end may never come by itself.
                 if change.happened is not Happened.DELETED or known.uid == change.view.uid:
                     self._pod[name] = change.view
+                if change.happened is Happened.DELETED:
+                    self._gone.add(change.view.uid)
                 self._wake(name)
         finally:
             self._wake_all()

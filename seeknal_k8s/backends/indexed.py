@@ -22,9 +22,10 @@ from seeknal_k8s.attempt import Ending, write_whole
 from seeknal_k8s.backends import Attempt
 from seeknal_k8s.backends.kubernetes import KubernetesBackend, open_backend
 from seeknal_k8s.diagnosis import Clock
-from seeknal_k8s.errors import ClusterError
+from seeknal_k8s.errors import ClusterError, NotFound
 from seeknal_k8s.manifest import Draft
 from seeknal_k8s.manifest_indexed import Indexes
+from seeknal_k8s.store import unavailable
 from seeknal_k8s.views import JOBS
 
 if TYPE_CHECKING:
@@ -63,64 +64,86 @@ class IndexedBackend(KubernetesBackend):
         runs: Sequence[NodeRun],
         folder: RunFolder,
         *,
+        asked: Sequence[str],
         at_once: int,
         max_failures: int | None,
     ) -> None:
         """Give every run that nothing has been tried for a place in a Job. Nothing is created yet.
 
+        ``asked`` are the keys of all that is asked for, also of what is done by now.
+
         Raises:
-            OSError: the orders could not be written.
+            StoreUnavailable: the orders could not be written.
             ClusterError: the API server refused, or could not be reached.
         """
-        wanted = {run.key for run in runs}
+        untried = [run for run in runs if not folder.attempts(run.node.id, run.interval)]
         earlier = folder.indexed_jobs()
-        for generation in earlier:
-            await self._take_up(generation, wanted)
-        new = [
-            run
-            for run in runs
-            if run.key not in self._places and not folder.attempts(run.node.id, run.interval)
-        ]
-        if new:
-            limits = Indexes(
-                count=len(new),
-                at_once=at_once,
-                generation=1 + len(earlier),
-                timeout=_longest(new),
-                max_failures=max_failures,
-            )
-            self._write(new, folder, limits)
+        try:
+            for generation in earlier:
+                await self._take_up(generation, folder, runs, set(asked), untried)
+            if new := [run for run in untried if run.key not in self._places]:
+                limits = Indexes(
+                    count=len(new),
+                    at_once=at_once,
+                    generation=1 + len(earlier),
+                    timeout=_longest(new),
+                    max_failures=max_failures if _is_tried_once(new[0]) else None,
+                )
+                self._write(new, folder, limits)
+        except OSError as error:
+            raise unavailable(folder.path, error) from error
         self._open = set(self._places.values())
 
-    async def _take_up(self, generation: Path, wanted: set[str]) -> None:
-        """Find the Job of an earlier try of this run, unless it was created and is gone."""
+    async def _take_up(
+        self,
+        generation: Path,
+        folder: RunFolder,
+        runs: Sequence[NodeRun],
+        asked: set[str],
+        untried: Sequence[NodeRun],
+    ) -> None:
+        """Find the Job of an earlier try of this run, if it has to do what is to be done now.
+
+        One that was created and is gone is left alone, one that does something else is ended.
+        """
         body, pieces = _read(generation)
         if not body:
             return  # it was killed before it had written all
         name = body["metadata"]["name"]
         ours = body["metadata"]["ownerReferences"][0]["uid"] == self._owner.anchor_uid
         job = await self._get(name)
-        if not ours or (job is None and (generation / "created").exists()):
+        new = {run.key for run in untried}
+        begun = (generation / "created").exists() or not new.issuperset(pieces)
+        if not ours or (job is None and begun):
             return
-        if not wanted.isdisjoint(pieces):
-            self._add(generation, body, [key if key in wanted else "" for key in pieces])
-        elif job is not None and not job.ended:
-            await self._delete(name)  # such as one for a range that is asked for no more
+        left = {pieces[index] for index in indexes.left(job, len(pieces))}
+        if left and not (left <= asked and new.issubset(pieces)):
+            if job is not None:
+                await self._delete(name)
+            return
+        wanted = {run.key: run for run in runs}
+        for index, key in enumerate(pieces):
+            if key in wanted:  # inputs may have changed since, or the project
+                write_whole(generation / f"{index}.json", self._order_of(wanted[key], folder))
+        self._add(generation, body, [key if key in wanted else "" for key in pieces])
+
+    def _order_of(self, run: NodeRun, folder: RunFolder) -> dict[str, Any]:
+        attempt = Attempt(
+            node=run.node,
+            number=1,
+            folder=folder.bundle(run.node.id, run.interval) / "1",
+            options=run.options,
+            share=self.share(run.options),
+            piece=run.piece,
+        )
+        return self._order(self._spec(attempt))
 
     def _write(self, runs: Sequence[NodeRun], folder: RunFolder, limits: Indexes) -> None:
         """Write a new Job and its orders into the store."""
         generation = folder.indexed_job(limits.generation)
         generation.mkdir(parents=True)
         for index, run in enumerate(runs):
-            attempt = Attempt(
-                node=run.node,
-                number=1,
-                folder=folder.bundle(run.node.id, run.interval) / "1",
-                options=run.options,
-                share=self.share(run.options),
-                piece=run.piece,
-            )
-            write_whole(generation / f"{index}.json", self._order(self._spec(attempt)))
+            write_whole(generation / f"{index}.json", self._order_of(run, folder))
         first, last = runs[0].key.partition("/")[0], runs[-1].key.partition("/")[2]
         body = manifest_indexed.build(
             Draft(runs[0].node, runs[0].options, interval=f"{first}/{last}"),
@@ -172,16 +195,28 @@ class IndexedBackend(KubernetesBackend):
     async def _make(self, job: str) -> Ending | JobView:
         made = await self._create(self._bodies[job], self._stop)
         if not isinstance(made, Ending):
-            (self._generations[job] / "created").touch()
+            file = self._generations[job] / "created"
+            try:
+                file.touch()
+            except OSError as error:
+                raise unavailable(file, error) from error
         return made
 
     async def _waiting(self, job: JobView, pod: PodView | None, clocks: Clocks) -> Wait:
-        """Return where an index stands: while others of its Job run, its turn comes after theirs."""
+        """Return where an index stands: while others of its Job run, its turn comes after theirs.
+
+        A pod that is gone although its index has not ended was one too many for a lower speed. What
+        an event says is no longer so once a pod was there.
+        """
+        if pod is not None and self._watch.gone(pod):
+            pod = None
         wait = await super()._waiting(job, pod, clocks)
-        if wait.clock is Clock.RUN or not job.status.ready:
-            return wait
-        clocks.since = clocks.reason_since = time.monotonic()
-        return replace(wait, hopeless=False)
+        status = job.status
+        if wait.clock is not Clock.RUN and status.ready:
+            clocks.since = clocks.reason_since = time.monotonic()
+        if status.active or status.succeeded or status.failed:
+            return replace(wait, hopeless=False)
+        return wait
 
     async def _give_up(self, name: str, clocks: Clocks) -> Ending:
         """End what does not get on: for what is wrong with one pod is wrong with all that wait."""
@@ -206,20 +241,24 @@ class IndexedBackend(KubernetesBackend):
             for job in [job for job, task in self._creating.items() if task.done()]:
                 speed = min(wanted, self._bodies[job]["spec"]["completions"])
                 if self._speeds.get(job) != speed:
-                    with contextlib.suppress(ClusterError):  # such as a Job that has just gone
-                        await self._cluster.patch(JOBS, job, {"spec": {"parallelism": speed}})
-                    self._speeds[job] = speed
+                    with contextlib.suppress(ClusterError):  # then it is tried again
+                        await self._speed_up(job, speed)
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def _speed_up(self, job: str, speed: int) -> None:
+        with contextlib.suppress(NotFound):  # it has just gone
+            await self._cluster.patch(JOBS, job, {"spec": {"parallelism": speed}})
+        self._speeds[job] = speed
 
     async def close(self) -> None:
         """End the Jobs of which nobody has waited for every index, and see that they are gone."""
         self._stop.set()
         await asyncio.gather(*self._creating.values(), return_exceptions=True)
-        unfinished = {indexes.split(place)[0] for place in self._open}
-        for name in unfinished & self._creating.keys():
-            job = await self._get(name)
-            if job is not None and not job.ended:
-                await self._delete(name)
+        for name in {indexes.split(place)[0] for place in self._open}:
+            with contextlib.suppress(ClusterError):  # what ended the run is to be told
+                job = await self._get(name)
+                if job is not None and not job.ended:
+                    await self._delete(name)
 
 
 def place_of(folder: RunFolder, piece: str) -> str:
@@ -240,6 +279,12 @@ def _read(generation: Path) -> tuple[dict[str, Any], list[str]]:
     return told["job"], told["pieces"]
 
 
+def _is_tried_once(run: NodeRun) -> bool:
+    """Whether an index that fails is one that has failed for good."""
+    options = run.options
+    return not options.options.retries and options.memory_bytes >= options.memory_max_bytes
+
+
 def _longest(runs: Sequence[NodeRun]) -> float | None:
     """Return the longest that one of them may take, in seconds; None without a limit."""
     limits = [run.piece.timeout if run.piece else None for run in runs]
@@ -251,21 +296,25 @@ async def open_indexed(
     settings: Settings | None,
     *,
     plan: Plan,
+    asked: Sequence[str],
     folder: RunFolder,
     order: Callable[[AttemptSpec], dict[str, Any]],
     at_once: int,
     max_failures: int | None,
 ) -> AsyncIterator[IndexedBackend]:
-    """Give the backend for one backfill, as ``kubernetes.open_backend`` does.
+    """Give the backend for one backfill, as ``kubernetes.open_backend`` does; ``asked`` as in ``prepare``.
 
     Raises:
+        StoreUnavailable: the orders could not be written.
         UsageError, ProjectRefused: the settings, or a node's options, make no valid Job.
         ClusterError: the API server refused, or could not be reached.
     """
     async with open_backend(
         settings, run_id=folder.id, plan=plan, order=order, kind=IndexedBackend
     ) as backend:
-        await backend.prepare(plan.runs, folder, at_once=at_once, max_failures=max_failures)
+        await backend.prepare(
+            plan.runs, folder, asked=asked, at_once=at_once, max_failures=max_failures
+        )
         speed = asyncio.create_task(backend.follow_speed(folder, at_once))
         try:
             yield backend

@@ -8,20 +8,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from seeknal_k8s import coordinator
-from seeknal_k8s.attempt import Ending
 from seeknal_k8s.backends.local import LocalBackend, cores
-from seeknal_k8s.backfill import claims, planning
+from seeknal_k8s.backfill import claims, earlier, planning
 from seeknal_k8s.backfill.keeping import Keeping
 from seeknal_k8s.backfill.ledger import Ledger
 from seeknal_k8s.backfill.outcomes import how_to_go_on, results_of
 from seeknal_k8s.backfill.scope import open_project, overrides, read
 from seeknal_k8s.engine_client import EngineClient
-from seeknal_k8s.errors import InputsFailed, Interrupted, SeeknalK8sError, UsageError
+from seeknal_k8s.errors import InputsFailed, Interrupted, SeeknalK8sError
 from seeknal_k8s.events import BackfillStarted
 from seeknal_k8s.graph import build
-from seeknal_k8s.names import anchor_name
 from seeknal_k8s.pod import Order
-from seeknal_k8s.request import new_pins, new_run_id
+from seeknal_k8s.request import new_pins
 from seeknal_k8s.runner import Runner
 from seeknal_k8s.store import utc_now
 
@@ -72,13 +70,17 @@ async def run(
         made = planning.make(scope, request, ledger.done())
         if not made.todo and not request.combine:
             dead = [one.run for one in claims.dead(ledger.root / "claims")]
-            await _end_jobs(request, dead)
+            await earlier.end_jobs(request, dead)
             claims.bury(ledger.root / "claims", dead)
+            total = len(made.intervals)
+            observer(BackfillStarted("", scope.node.id, {}, total, total, made.warnings))
             return results_of(made, {}, run_id="")
-        shape = _shape(request, made)
-        run_id = await _run_id(request, shape, ledger)
+        shape = earlier.shape_of(request, made)
+        run_id = await earlier.run_id(request, shape, ledger)
         claim = claims.Claim(run_id, shape, made.todo, alone=made.policy.serial)
         with claims.held(ledger.root / "claims", claim):
+            if earlier.is_otherwise(request.place.folder(run_id).about(), made, shape):
+                await earlier.end_jobs(request, [run_id])
             # Another one may have been at work until a moment ago.
             made = planning.make(scope, request, ledger.done(), run_id)
             await _run_what_is_shared(made, request, observer)
@@ -92,46 +94,6 @@ async def run(
     if request.combine and results.success:
         await _combine(request, made, ledger, run_id, observer)
     return results
-
-
-def _shape(request: BackfillRequest, made: BackfillPlan) -> str:
-    """Return what two backfills have in common whose Jobs do the same."""
-    first = made.intervals[0].key if request.chunk > 1 else ""
-    kind = "indexed" if made.indexed else ""
-    return " ".join([made.scope.logic, request.schedule, str(request.chunk), first, kind])
-
-
-async def _run_id(request: BackfillRequest, shape: str, ledger: Ledger) -> str:
-    """Return the run's id: that of one that was killed, if it is the same backfill.
-
-    Its Jobs have names made of that id: they are found again, and nothing runs twice. The Jobs of
-    others that were killed are ended.
-    """
-    dead = claims.dead(ledger.root / "claims")
-    same = [one.run for one in dead if one.shape == shape]
-    spared = {request.run_id, *same[:1]}
-    await _end_jobs(request, [one.run for one in dead if one.run not in spared])
-    if request.run_id is not None:
-        folder = request.place.folder(request.run_id)
-        if folder.about().get("kind", "backfill") != "backfill":
-            raise UsageError(f"'{request.run_id}' is a run, not a backfill: take another id")
-        if folder.about().get("shape", shape) != shape:
-            await _end_jobs(request, [request.run_id])  # they do what is wanted no more
-        return request.run_id
-    return same[0] if same else new_run_id()
-
-
-async def _end_jobs(request: BackfillRequest, runs: list[str]) -> None:
-    """End what is left of backfills whose coordinators were killed."""
-    if not runs or request.on == "local" or request.settings is None:
-        return
-    from seeknal_k8s import cleaning  # noqa: PLC0415 - the cluster's client is not for laptops
-    from seeknal_k8s.cluster import Cluster  # noqa: PLC0415
-
-    settings = request.settings
-    async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
-        for run in runs:
-            await cleaning.cancel(cluster, run, anchor_name(run))
 
 
 async def _run_what_is_shared(
@@ -170,8 +132,9 @@ class _Backfill:
         self._observer = observer
         self._keeping = Keeping(ledger, made, request, run_id)
         self._pins = self._folder.about().get("pins") or new_pins(run_id)
-        self._shape = _shape(request, made)
+        self._shape = earlier.shape_of(request, made)
         self._is_same = self._folder.about().get("shape") == self._shape
+        self._asked: list[str] = []
         self._digest = ""
         self._project = ""
 
@@ -181,11 +144,13 @@ class _Backfill:
         self._project = raw["root"]
         self._digest = build(raw)[0].digest
         plan = planning.execution(self._made, self._request)
+        self._asked = [each.key for each in plan.runs]
         self._note_start(plan)
         running = self._take_up(plan)
         plan = self._without_done(plan)
         self._tell_start(plan)
-        if not plan.runs:
+        # An Indexed Job may have more to do than is asked for now.
+        if not plan.runs and not self._made.indexed:
             return self._finish({}, "succeeded")
         runner = None
         try:
@@ -237,7 +202,7 @@ class _Backfill:
                 over = (
                     self._request.on == "local"
                     or attempt != attempts[-1]
-                    or Ending.of(attempt) is not None
+                    or earlier.is_over(attempt)
                 )
                 self._keeping.take(attempt, int(attempt.name), over=over)
                 if not over:
@@ -276,8 +241,12 @@ class _Backfill:
     def _note_start(self, plan: Plan) -> None:
         request, node = self._request, self._made.scope.node
         self._folder.make()
-        if not self._is_same:
+        about = self._folder.about()
+        if earlier.is_otherwise(about, self._made, self._shape):
             self._folder.forget_indexed_jobs()
+        nodes = about.get("nodes", {}) if self._is_same else {}
+        for each in plan.runs:
+            nodes[each.key] = self._folder.bundle(node.id, each.interval).name
         self._folder.note(
             kind="backfill",
             id=self._folder.id,
@@ -288,14 +257,13 @@ class _Backfill:
             started=self._folder.about().get("started") or utc_now(),
             ended=None,
             pins=self._pins,
-            plan=[each.key for each in plan.runs],
-            nodes={
-                each.key: self._folder.bundle(node.id, each.interval).name for each in plan.runs
-            },
+            plan=sorted(nodes),
+            nodes=nodes,
             range=[self._made.intervals[0].key, self._made.intervals[-1].key],
             schedule=request.schedule,
             timezone=request.timezone,
             one_at_a_time=self._made.policy.serial,
+            indexed=self._made.indexed,
         )
 
     @contextlib.asynccontextmanager
@@ -322,6 +290,7 @@ class _Backfill:
             async with indexed.open_indexed(
                 self._request.settings,
                 plan=plan,
+                asked=self._asked,
                 folder=self._folder,
                 order=self._order,
                 at_once=self._at_once() or len(plan.runs),

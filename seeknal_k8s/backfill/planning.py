@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from seeknal_k8s.options import Resolved
 
 
+_MOST_INDEXES = 100_000
+"""With more completions Kubernetes wants a Job to bear fewer failures than a backfill may have."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackfillPlan:
     """What a backfill will do.
@@ -53,7 +57,9 @@ def make(
         ProjectRefused: the node does not use the interval, or rows would be lost.
     """
     if request.indexed and request.on != "kubernetes":
-        raise UsageError("an Indexed Job is for Kubernetes: --indexed goes with --on kubernetes")
+        raise UsageError(
+            "an Indexed Job is for Kubernetes: --indexed goes with --on kubernetes or --submit"
+        )
     wanted = request.intervals()
     _refuse_independent(scope, request)
     dates_of(wanted[0], scope.upper)
@@ -89,9 +95,15 @@ def make(
         tuple(interval.key for interval in changed),
         superseded,
         how,
-        request.on == "kubernetes" and request.indexed is not False and not how.serial,
+        _indexed(request, len(wanted), how),
         tuple(_warnings(scope, request, wanted, len(changed))),
     )
+
+
+def _indexed(request: BackfillRequest, intervals: int, how: Policy) -> bool:
+    if request.on != "kubernetes" or request.indexed is False or how.serial:
+        return False
+    return -(-intervals // request.chunk) <= _MOST_INDEXES
 
 
 def _refuse_independent(scope: Scope, request: BackfillRequest) -> None:
@@ -153,7 +165,7 @@ def _warnings(
         what = f"{wanted[-1].key} is cut short by the end, and will run again when it is whole"
         found.append(Problem(what))
     if changed:
-        what = f"{changed} finished intervals ran with other logic, and stay as they are"
+        what = f"{changed:,} finished intervals ran with other logic, and stay as they are"
         found.append(Problem(what, "run them again: --rerun-changed"))
     return found
 

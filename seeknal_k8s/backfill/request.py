@@ -84,7 +84,9 @@ class BackfillRequest:
             now = self.now or datetime.now(UTC)
             return intervals.last(self.last, now, schedule=self.schedule, timezone=self.timezone)
         if self.start is None or self.end is None:
-            raise UsageError("a backfill needs a start and an end, or the last so many days")
+            raise UsageError(
+                "it needs a range: --start and --end, or --last 7d (start_date and end_date, or last)"
+            )
         found = intervals.between(
             self.start,
             self.end,
@@ -94,7 +96,7 @@ class BackfillRequest:
         )
         if len(found) > intervals.LIMIT and not self.yes:
             raise UsageError(
-                f"the range has {len(found)} intervals of '{self.schedule}'\n"
+                f"the range has {len(found):,} intervals of '{self.schedule}'\n"
                 "  → take a shorter one, or say that you mean it: --yes"
             )
         return found

@@ -76,9 +76,14 @@ class Carrying:
     """How the intervals are run."""
 
     on: Annotated[
-        str,
-        typer.Option(metavar="BACKEND", rich_help_panel=_HOW, help="Where: local or kubernetes."),
-    ] = "local"
+        str | None,
+        typer.Option(
+            metavar="BACKEND",
+            rich_help_panel=_HOW,
+            help="Where: local or kubernetes.",
+            show_default="SEEKNAL_K8S_ON, or local",
+        ),
+    ] = None
     submit: Annotated[
         bool,
         typer.Option(
@@ -199,15 +204,11 @@ class Carrying:
         Raises:
             UsageError: it does not.
         """
-        if self.on not in {"local", "kubernetes"}:
+        if self.on not in {None, "local", "kubernetes"}:
             raise UsageError(f"there is no backend '{self.on}'; there is: local, kubernetes")
         if self.upper not in {None, "exclusive", "inclusive"}:
             raise UsageError(f"--upper {self.upper}: it is exclusive or inclusive")
         if self.run_id is not None:
             check_run_id(self.run_id)
-        if self.indexed is not None and not self.submit and self.on != "kubernetes":
-            raise UsageError(
-                "--indexed is for Kubernetes: it goes with --on kubernetes or --submit"
-            )
         if self.detach and not self.submit:
             raise UsageError("--detach is for --submit: there is nobody else to go on with it")

@@ -16,7 +16,15 @@ from seeknal_k8s.events import (
     RunStarted,
     StoreAwaited,
 )
-from seeknal_k8s.progress import STYLES, duration, first_line, mark, plural, warning_lines
+from seeknal_k8s.progress import (
+    NOT_WORTH_A_LINE,
+    STYLES,
+    duration,
+    first_line,
+    mark,
+    plural,
+    warning_lines,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +85,7 @@ class BackfillView:
         elif isinstance(event, NodeRetrying):
             text = f"↻ {event.node}  again in {duration(event.delay)}: {first_line(event.message)}"
             self._say(Text(text, style="yellow"))
-        elif isinstance(event, NodeEnded):
+        elif isinstance(event, NodeEnded) and event.result.reason not in NOT_WORTH_A_LINE:
             self._end(event)
 
     @property
@@ -88,6 +96,8 @@ class BackfillView:
         self._started, self._since = event, self._clock()
         render.show(self._console, warning_lines(event.warnings))
         todo = event.total - event.done
+        if not todo:
+            return
         self._say(Text(f"backfill {event.run_id}: {plural(todo, 'interval')} of {event.node}"))
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._bar = Progress(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.text import Text
 
-from seeknal_k8s.cli import render, submitting, typed
+from seeknal_k8s.cli import render, submitting
 from seeknal_k8s.cli.arguments import AsJson, Given, Project, StorePath
 from seeknal_k8s.cli.backfill_options import Carrying, Range
 from seeknal_k8s.cli.doing import require_store
@@ -57,13 +57,14 @@ def backfill(
         made = asyncio.run(backfills.plan(request, context.obj))
         return _show_plan(made, request, as_json=as_json)
     if request.on == "kubernetes":
-        require_store(request.shares)
+        require_store(request.shares, "the same command with --submit")
     view = BackfillView(render.err() if as_json else render.out())
     results = running.until_ended(lambda: backfills.run(request, view, context.obj), view)
     if as_json:
         render.print_json(render.results_document(results, seconds=round(view.took, 3)))
     else:
-        render.show(render.out(), summary(results, node, view.took))
+        here = render.Here(project, store)
+        render.show(render.out(), summary(results, node, view.took, here))
     return 0 if results.success else 1
 
 
@@ -105,12 +106,16 @@ def _request(
     from seeknal_k8s.options import parse_overrides  # noqa: PLC0415
 
     settings = None
-    on: Literal["local", "kubernetes"] = "kubernetes" if how.on == "kubernetes" else "local"
-    if on == "kubernetes":
-        from seeknal_k8s.settings import load  # noqa: PLC0415 - the environment counts only then
+    on: Literal["local", "kubernetes"] = "local"
+    if carrying is not None and how.on != "local" and not how.submit:
+        from seeknal_k8s.settings import load  # noqa: PLC0415 - much comes with it
 
         settings = load()
-        settings.ensure_runnable()
+        if (how.on or settings.on) == "kubernetes":
+            on = "kubernetes"
+            settings.ensure_runnable()
+        else:
+            settings = None
     return BackfillRequest(
         project=project,
         node=node,
@@ -124,7 +129,7 @@ def _request(
         chunk=how.chunk,
         combine=how.combine,
         max_failures=how.max_failures,
-        indexed=how.indexed,
+        indexed=None if how.submit else how.indexed,
         store=store,
         run_id=how.run_id,
         options=parse_overrides(how.set or ()),
@@ -204,6 +209,10 @@ def _show_plan(made: "BackfillPlan", request: "BackfillRequest", *, as_json: boo
     shown += [f"  … and {len(todo) - _SHOWN:,} more"] if len(todo) > _SHOWN else []
     attempts = -(-len(todo) // request.chunk)
     of = f"{plural(len(todo), 'interval')} of {len(made.intervals):,}"
+    if not todo:
+        done = f"nothing is to be run: all {plural(len(made.intervals), 'interval')} are done"
+        render.show(render.out(), [*warning_lines(made.warnings), done])
+        return 0
     lines: list[Text | str] = [
         *warning_lines(made.warnings),
         f"{of} to run, in {plural(attempts, 'attempt')}:",
@@ -224,7 +233,9 @@ _UPPER = {
 }
 
 
-def summary(results: "RunResults", node: str, took: float | None) -> list[Text | str]:
+def summary(
+    results: "RunResults", node: str, took: float | None, here: render.Here
+) -> list[Text | str]:
     """Return how a backfill went, failures first, and what to type next."""
     reasons = [result.reason for result in results.values()]
     ran = sum(result.success and result.reason != "Cached" for result in results.values())
@@ -241,7 +252,9 @@ def summary(results: "RunResults", node: str, took: float | None) -> list[Text |
     lines += [f"… and {len(failed) - _SHOWN:,} more"] if len(failed) > _SHOWN else []
     within = "" if took is None else f"  in {duration(took)}"
     lines.append(f"{plural(len(results), 'interval')}: {', '.join(counts)}{within}")
+    if failed:
+        lines.append(f"  → what it said: {here.command(f'logs {next(iter(failed))}')}")
     if results.failed:
-        lines.append(f"  → see which: {typed()} intervals {node}")
+        lines.append(f"  → see which: {here.command(f'intervals {node}')}")
         lines.append("  → run what is missing: the same command again")
     return lines

@@ -50,7 +50,7 @@ def run(
         refuse_selection_of_resumed(selection, inputs)
     request = _request(project, selection, inputs, execution, store)
     if request.on == "kubernetes":
-        require_store(request)
+        require_store(request, f"{typed()} submit")
     from seeknal_k8s.cli import running  # noqa: PLC0415 - --help does without the coordinator
 
     console = render.err() if as_json else render.out()
@@ -192,8 +192,8 @@ def _here(request: "RunRequest") -> render.Here:
     return render.Here(request.project, store, request.on)
 
 
-def require_store(request: "RunRequest") -> None:
-    """Refuse to coordinate where the volume that the pods share is not to be seen.
+def require_store(request: "RunRequest", instead: str) -> None:
+    """Refuse to coordinate where the volume that the pods share is not to be seen; ``instead`` helps.
 
     Raises:
         UsageError: the store is another folder than the pods'.
@@ -212,5 +212,5 @@ def require_store(request: "RunRequest") -> None:
         raise StoreUnavailable(
             f"the store {store} {what} on this machine: it is a volume of the cluster "
             f"({settings.store_claim or settings.store_host_path}), which only pods mount\n"
-            f"  → start the run inside the cluster: {typed()} submit"
+            f"  → start it inside the cluster: {instead}"
         )

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from seeknal_k8s.cli import render, typed
 from seeknal_k8s.cli.arguments import AsJson, StorePath
+from seeknal_k8s.cli.looking import NODE_HELP
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.names import anchor_name
 from seeknal_k8s.progress import duration, plural
@@ -179,7 +180,7 @@ def _document(one: "Leftover", *, due: bool) -> dict[str, object]:
 
 
 def why(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="A node's id, or its name.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help=NODE_HELP)],
     *,
     run: Annotated[str, typer.Option("--run", metavar="RUN", help=_RUN_HELP)] = LATEST,
     attempt: Annotated[

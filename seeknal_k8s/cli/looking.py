@@ -15,12 +15,15 @@ from seeknal_k8s.store import LATEST, Store
 
 if TYPE_CHECKING:
     from seeknal_k8s.results import RunResults
+    from seeknal_k8s.store import RunFolder
 
 _HERE = Path()
 _NEWEST = 20
 _ALL = 100
 """So many intervals are shown one by one."""
 
+NODE_HELP = "A node's id, or its name; of a backfill a day or an interval."
+"""What NODE is for commands that look at one."""
 _RUN_HELP = "A run: its id, the beginning of it, or 'latest'."
 
 
@@ -44,7 +47,8 @@ def show(
         return 0
     seconds = past.took(about, state)
     if about.get("kind") == "backfill":
-        render.show(render.out(), _backfill(folder.id, state, seconds, about, results))
+        shown = _backfill(folder, state, results, render.Here(project, store))
+        render.show(render.out(), shown)
         return 0
     lines = [_headline(folder.id, state, seconds, about), Text(), *render.results_table(results)]
     if state == past.RUNNING:
@@ -58,23 +62,24 @@ def show(
 
 
 def _backfill(
-    run_id: str, state: str, seconds: float | None, about: dict[str, Any], results: "RunResults"
+    folder: "RunFolder", state: str, results: "RunResults", here: render.Here
 ) -> list[Text | str]:
     """Return a backfill as it is: all its intervals, or of many those that are not done."""
     from seeknal_k8s.cli import backfilling  # noqa: PLC0415 - much comes with it
 
-    node = str(about["node"])
-    head = _headline(f"{run_id} of {node}", state, seconds, about)
+    about = folder.about()
+    node, seconds = str(about["node"]), past.took(about, state)
+    head = _headline(f"{folder.id} of {node}", state, seconds, about)
     shown = dict(results) if len(results) <= _ALL else dict(results.failed)
     some = dict(list(shown.items())[:_ALL])
     lines: list[Text | str] = [head, Text(), *render.results_table(some, of="INTERVAL")]
     if more := len(results) - len(some):
-        where = f"{program()} intervals {node}"
+        where = here.command(f"intervals {node}")
         lines.append(Text(f"… and {more:,} more; which are done: {where}", "dim"))
     if state == past.RUNNING:
         done = sum(result.success for result in results.values())
         return [*lines, "", f"{done:,} of {plural(len(results), 'attempt')} are done"]
-    return [*lines, *backfilling.summary(results, node, seconds)]
+    return [*lines, *backfilling.summary(results, node, seconds, here)]
 
 
 def _headline(name: str, state: str, seconds: float | None, about: dict[str, Any]) -> Text:
@@ -160,7 +165,7 @@ def scale(
 
 
 def logs(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="A node's id, or its name.")],
+    node: Annotated[str, typer.Argument(metavar="NODE", help=NODE_HELP)],
     *,
     run: Annotated[str, typer.Option("--run", metavar="RUN", help=_RUN_HELP)] = LATEST,
     project: Project = _HERE,
@@ -191,8 +196,9 @@ def logs(
     if follow:
         log.follow(streams)
     else:
-        for file, target in streams.items():
-            past.copy(file, target)
+        wrote = [past.copy(file, target) for file, target in streams.items()]
+        if not any(wrote):
+            render.show(render.err(), [Text(f"{log.node} wrote nothing", "dim")])
     return 0
 
 

@@ -28,6 +28,8 @@ _POLL = 0.2
 """Seconds between two looks at a log that is followed."""
 
 _RESULT = "result.json"
+_WAITING = "Waiting"
+_UNDER_WAY = frozenset({progress.RUNNING, _WAITING})
 _NAMED = 5
 _CHUNK = 1 << 20
 
@@ -55,7 +57,7 @@ def results_so_far(run: RunFolder, state: str) -> RunResults:
 def _so_far(run: RunFolder, node: str, state: str) -> PrefectRunResult:
     attempts = run.attempts_of(node)
     if not attempts:
-        reason = "Waiting" if state == RUNNING else "NotRun"
+        reason = _WAITING if state == RUNNING else "NotRun"
         return _result(None, Ending(NO_EXIT_CODE, "it has not begun"), reason, 0, success=False)
     ending = Ending.read(attempts[-1] / _RESULT)
     if ending is None:
@@ -97,11 +99,12 @@ def took(about: dict[str, Any], state: str) -> float | None:
 
 
 def counts(results: RunResults) -> dict[str, int]:
-    """Return how many nodes ended how."""
-    cached = sum(result.reason == "Cached" for result in results.values())
-    passed_over = sum(skipped(result) for result in results.values())
-    good = sum(result.success for result in results.values()) - cached
-    failed = len(results) - cached - passed_over - good
+    """Return how many nodes ended how; those that run or wait are in none of the counts."""
+    ended = [result for result in results.values() if result.reason not in _UNDER_WAY]
+    cached = sum(result.reason == "Cached" for result in ended)
+    passed_over = sum(skipped(result) for result in ended)
+    good = sum(result.success for result in ended) - cached
+    failed = len(ended) - cached - passed_over - good
     return dict(zip(COUNTED, (good, failed, passed_over, cached), strict=True))
 
 

@@ -37,7 +37,9 @@ async def sign_in(kubeconfig: str | None, context: str | None) -> tuple[ApiClien
     elif kubeconfig is None and context is None:
         namespace = _from_pod(configuration, paths)
     else:
-        raise NoCluster(f"There is no kubeconfig at {paths}.\n  → name one that exists")
+        raise NoCluster(
+            f"There is no kubeconfig at {paths}.\n  → set KUBECONFIG to the path of one"
+        )
     # Certificates of clusters older than Python's strict mode (on by default since 3.13) lack
     # fields it asks for; kubectl takes them too. Chain and host name are verified as ever.
     configuration.disable_strict_ssl_verification = True
@@ -79,7 +81,7 @@ def _from_pod(configuration: Configuration, paths: str) -> str:
     except (config.ConfigException, OSError) as error:
         raise NoCluster(
             f"There is no kubeconfig at {paths}, and this is no pod with a service account: {error}"
-            "\n  → set KUBECONFIG, or name a kubeconfig"
+            "\n  → set KUBECONFIG to the path of one"
         ) from error
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from seeknal_k8s.cluster import Cluster, Patience
 from seeknal_k8s.doctor import on_cluster, on_prefect, on_project, probe
-from seeknal_k8s.doctor.findings import Finding, Judgement, State, unknown
+from seeknal_k8s.doctor.findings import Finding, Judgement, State, from_error, unknown
+from seeknal_k8s.errors import NoCluster
 
 if TYPE_CHECKING:
     from seeknal_k8s.engine_process import EngineProcess
@@ -40,14 +41,18 @@ async def examine(
     settings = looked.settings
     if offline or settings is None:
         return tuple(found)
-    async with Cluster(
-        namespace=settings.namespace, context=settings.context, patience=_PATIENCE
-    ) as cluster:
-        case = on_cluster.Case(cluster, settings, looked.needs, looked.job)
-        asked = await on_cluster.examine(case)
-        found += asked
-        if pods:
-            found.append((await _probed(cluster, settings, asked)).of("pods", "image and store"))
+    try:
+        async with Cluster(
+            namespace=settings.namespace, context=settings.context, patience=_PATIENCE
+        ) as cluster:
+            case = on_cluster.Case(cluster, settings, looked.needs, looked.job)
+            asked = await on_cluster.examine(case)
+            found += asked
+            if pods:
+                probed = await _probed(cluster, settings, asked)
+                found.append(probed.of("pods", "image and store"))
+    except NoCluster as error:
+        found.append(from_error(error).of(on_cluster.GROUP, "API server"))
     return (*found, *await on_prefect.examine(settings))
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 BACKFILL = "seeknal-backfill"
 
+_MOST_NOTES = 10
+"""Retries that are told of each task run that several attempts share."""
+
 
 class _ShowingIntervals(Showing):
     """Shows a backfill: a task run for each attempt's intervals, each interval a row of a table.
@@ -51,7 +54,9 @@ class _ShowingIntervals(Showing):
             case NodeStarted(node=key) if key in self._parts:
                 self._parts[key].shown.begin(1)
             case NodeRetrying(node=key, attempt=attempt, message=message) if key in self._parts:
-                self._parts[key].shown.notes.append(f"{key}, attempt {attempt}: {message}")
+                notes = self._parts[key].shown.notes
+                if len(notes) < _MOST_NOTES:
+                    notes.append(f"{key}, attempt {attempt}: {message}")
             case NodeEnded(node=key, result=result) if key in self._parts:
                 self._parts[key].end(key, result)
             case RunEnded():
@@ -66,7 +71,7 @@ class _ShowingIntervals(Showing):
         for several in (keys[at : at + many] for at in range(0, len(keys), many)):
             shown = Shown(_interval(several[0], several[-1]))
             self._nodes[shown.node.id] = shown
-            if many > 1:
+            if len(several) > 1:
                 self._parts |= dict.fromkeys(several, _Several(shown, set(several)))
         self._show_all()
 

@@ -20,7 +20,6 @@ from seeknal_k8s.errors import NodesFailed
 from seeknal_k8s.flows.aloof import Aloof
 from seeknal_k8s.flows.asked import On, at_once, exactly, request, where
 from seeknal_k8s.flows.shown import Showing
-from seeknal_k8s.names import anchor_name
 from seeknal_k8s.results import RunResults, skipped
 from seeknal_k8s.store import Store
 
@@ -131,13 +130,9 @@ def end_jobs(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None
     if on != "kubernetes":
         return
     from seeknal_k8s import cleaning  # noqa: PLC0415 - the cluster's client is not for laptops
-    from seeknal_k8s.cluster import Cluster  # noqa: PLC0415
 
-    run_id = str(flow_run.id)
-
-    async def work() -> int:
-        async with Cluster(namespace=settings.namespace, context=settings.context) as cluster:
-            return await cleaning.cancel(cluster, run_id, anchor_name(run_id))
+    async def work() -> None:
+        await cleaning.end(settings, [str(flow_run.id)])
 
     Aloof(work).run()
 
