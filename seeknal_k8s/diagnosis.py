@@ -195,6 +195,9 @@ def _without_pod(events: Iterable[EventView]) -> Wait:
     return Wait(Clock.QUEUE)
 
 
+_NO_VOLUME = frozenset({"FailedMount", "FailedAttachVolume"})
+
+
 def _starting(pod: PodView, events: Iterable[EventView]) -> Wait:
     container = pod.container(CONTAINER)
     waits = container.state.waiting if container is not None else None
@@ -205,7 +208,8 @@ def _starting(pod: PodView, events: Iterable[EventView]) -> Wait:
             return Wait(Clock.START, "ImagePull", waits.message)
         if waits.reason in {"CreateContainerConfigError", "CreateContainerError"}:
             return Wait(Clock.START, "ContainerConfig", waits.message)
-    for event in events:
-        if event.reason in {"FailedMount", "FailedAttachVolume"}:
-            return Wait(Clock.START, "VolumeMissing", event.message)
+    told = [event.message for event in events if event.reason in _NO_VOLUME]
+    if told:  # others may only say that a wait for it was in vain
+        message = next((message for message in told if "not found" in message), told[0])
+        return Wait(Clock.START, "VolumeMissing", message)
     return Wait(Clock.START)

@@ -129,9 +129,9 @@ class RunFolder:
         return self.path / "indexed" / str(generation)
 
     def indexed_jobs(self) -> list[Path]:
-        """Return the folders of all Indexed Jobs of this run, first to last."""
+        """Return the folders of all Indexed Jobs of this run, first to last, that are written whole."""
         found: list[Path] = []
-        while (folder := self.indexed_job(len(found) + 1)).is_dir():
+        while (folder := self.indexed_job(len(found) + 1)).joinpath("job.json").exists():
             found.append(folder)
         return found
 

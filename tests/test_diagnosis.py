@@ -316,3 +316,13 @@ def test_why_an_image_is_not_there_is_the_registrys_word() -> None:
     assert waiting(a_job(), pod) == Wait(
         Clock.START, "ImagePull", "dial tcp 127.0.0.1:1: connection refused"
     )
+
+
+def test_of_what_is_said_about_a_volume_the_one_that_names_it_counts() -> None:
+    """A kubelet that is busy first says that it has waited in vain."""
+    told = events(
+        ("FailedMount", "timed out waiting for the condition"),
+        ("FailedMount", 'configmap "nowhere" not found'),
+    )
+    found = waiting(a_job(), a_pod(waits("ContainerCreating")), told)
+    assert found.message == 'configmap "nowhere" not found'

@@ -108,7 +108,7 @@ class IndexedBackend(KubernetesBackend):
         """
         body, pieces = _read(generation)
         if not body:
-            return  # it was killed before it had written all
+            return
         name = body["metadata"]["name"]
         ours = body["metadata"]["ownerReferences"][0]["uid"] == self._owner.anchor_uid
         job = await self._get(name)
@@ -141,7 +141,7 @@ class IndexedBackend(KubernetesBackend):
     def _write(self, runs: Sequence[NodeRun], folder: RunFolder, limits: Indexes) -> None:
         """Write a new Job and its orders into the store."""
         generation = folder.indexed_job(limits.generation)
-        generation.mkdir(parents=True)
+        generation.mkdir(parents=True, exist_ok=True)  # it was killed before it had written all
         for index, run in enumerate(runs):
             write_whole(generation / f"{index}.json", self._order_of(run, folder))
         first, last = runs[0].key.partition("/")[0], runs[-1].key.partition("/")[2]
