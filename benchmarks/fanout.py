@@ -325,7 +325,11 @@ def lines(figures: dict[str, dict[str, Any]], decoding: str) -> Iterator[str]:
     rows = {
         "Jobs": lambda f: f"{f['jobs']}",
         "whole run, s": lambda f: f"{f['seconds']:.1f}",
-        "Jobs created per second": lambda f: f"{f['seen'].creates:.0f}",
+        "Jobs created per second": lambda f: (
+            f"{f['seen'].creates:.0f}"
+            if f["jobs"] > AT_ONCE
+            else "-"  # of one burst it says nothing
+        ),
         "requests per Job": lambda f: f"{f['seen'].requests / f['jobs']:.3f}",
         "requests per second that are no creates": lambda f: f"{f['seen'].watching:.2f}",
         "CPU per Job, ms": lambda f: f"{f['cpu_ms']:.1f}",
