@@ -110,7 +110,7 @@ def test_yaml_keeps_the_order_of_keys_and_writes_everything_out() -> None:
             {"store_path": "/no/such/volume"},
             69,
             "the store /no/such/volume is not there on this machine: it is a volume of the cluster "
-            "(store), which only pods mount\n  → start the run inside the cluster: ",
+            "(store), which only pods mount\n  → start it inside the cluster: ",
             id="a store that only pods see",
         ),
         pytest.param(
