@@ -202,6 +202,32 @@ def test_changed_logic_is_told_and_runs_again_only_if_asked(tmp_path: Path) -> N
     assert {n for _, _, n in data(project)} == {7}
 
 
+def test_a_changed_interval_that_fails_when_it_runs_again_is_shown_as_failed(
+    tmp_path: Path,
+) -> None:
+    project = a_project(tmp_path)
+    fill(project, end="2024-01-04")
+    transform(project, "daily", FAILS_ON_THE_THIRD, "transform.of_day")
+    fill(project, end="2024-01-04", rerun_changed=True)
+    assert standing(project) == ["done", "done", "failed", "done"]
+    transform(
+        project, "daily", "SELECT day, 7 AS n FROM ref('transform.of_day')", "transform.of_day"
+    )
+    assert standing(project) == ["stale", "stale", "failed", "stale"]
+    told = fill(project, end="2024-01-04").events  # nothing is to be run, and yet there is a word
+    assert [len(event.warnings) for event in told if isinstance(event, BackfillStarted)] == [1]
+    fill(project, end="2024-01-04", rerun_changed=True)
+    assert standing(project) == ["done"] * 4
+
+
+def standing(project: Path) -> list[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, project.parent / "home")
+        request = BackfillRequest(project=project, node="daily")
+        _, found = asyncio.run(backfill.status(request))
+    return [one.status for one in found]
+
+
 def test_a_description_is_no_logic(tmp_path: Path) -> None:
     project = a_project(tmp_path)
     fill(project, end="2024-01-01")

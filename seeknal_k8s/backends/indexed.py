@@ -206,7 +206,7 @@ class IndexedBackend(KubernetesBackend):
         """Return where an index stands: while others of its Job run, its turn comes after theirs.
 
         A pod that is gone although its index has not ended was one too many for a lower speed. What
-        an event says is no longer so once a pod was there.
+        an event says about pods that could not be made is no longer so once there was one.
         """
         if pod is not None and self._watch.gone(pod):
             pod = None
@@ -214,7 +214,8 @@ class IndexedBackend(KubernetesBackend):
         status = job.status
         if wait.clock is not Clock.RUN and status.ready:
             clocks.since = clocks.reason_since = time.monotonic()
-        if status.active or status.succeeded or status.failed:
+            return replace(wait, hopeless=False)
+        if pod is None and (status.active or status.succeeded or status.failed):
             return replace(wait, hopeless=False)
         return wait
 

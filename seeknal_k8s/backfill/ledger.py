@@ -64,9 +64,13 @@ class Ledger:
         return _records(self.root / "ledger")
 
     def failed(self) -> dict[str, Record]:
-        """Return the intervals whose last attempt failed and that are not done."""
+        """Return the intervals whose last attempt failed, also where an earlier one is done."""
         done = self.done()
-        return {key: one for key, one in _records(self.root / "failed").items() if key not in done}
+        return {
+            key: one
+            for key, one in _records(self.root / "failed").items()
+            if key not in done or done[key].when < one.when
+        }
 
     def data(self, node_id: str) -> Path:
         """Return the folder with a node's rows, one folder below it for each interval."""

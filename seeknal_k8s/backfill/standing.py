@@ -72,7 +72,7 @@ def _from_first_to_last(known: list[Interval], request: BackfillRequest) -> list
 def _standing(
     interval: Interval, done: Record | None, failed: Record | None, logic: str
 ) -> Standing:
-    if done is None:
+    if done is None or (failed is not None and done.logic != logic):
         return Standing(interval, "failed" if failed else "missing", failed)
     if done.partial:
         return Standing(interval, "partial", done)
