@@ -65,6 +65,10 @@ def backfill(
     else:
         here = render.Here(project, store)
         render.show(render.out(), summary(results, node, view.took, here))
+        if carrying.combine:
+            whole = "all finished intervals are put together as the node's output in target/"
+            not_yet = "nothing is put together in target/ while intervals are missing"
+            render.show(render.out(), [whole if results.success else not_yet])
     return 0 if results.success else 1
 
 

@@ -199,9 +199,20 @@ def _judged(found: Reasons, here: Here) -> list[Text]:
     message = clean((wait.message if wait else ending.error if ending else "").strip())
     state = f"it is {wait.clock}" if wait else f"exit code {ending.exit_code if ending else ''}"
     head = Text.assemble((f"{judged.reason}: {judged.summary}", "bold"), f" ({state})")
-    hint = here.completed(judged.hint.format(node=found.node)) if judged.hint else ""
+    hint = _hint(found, judged, here)
     said = [Text(f"  {line}") for line in message.splitlines()[:12] if not judged.success]
     return [head, *said, *([Text(f"  → {hint}", style="cyan")] if hint else [])]
+
+
+def _hint(found: Reasons, judged: Verdict, here: Here) -> str:
+    """Return what to type next; a backfill is gone on with by its own command."""
+    if "/" not in found.node:
+        return here.completed(judged.hint.format(node=found.node)) if judged.hint else ""
+    if judged.hint.startswith("seeknal-k8s run"):
+        return "the same backfill again, which runs what is missing"
+    looks = judged.hint.startswith("seeknal-k8s logs")
+    node = found.job.metadata.annotations.get(_NODE_ID) if found.job and not looks else None
+    return here.completed(judged.hint.format(node=node or found.node)) if judged.hint else ""
 
 
 def document(found: Reasons) -> dict[str, Any]:
