@@ -72,8 +72,9 @@ async def run(
             dead = [one.run for one in claims.dead(ledger.root / "claims")]
             await earlier.end_jobs(request, dead)
             claims.bury(ledger.root / "claims", dead)
-            total = len(made.intervals)
-            observer(BackfillStarted("", scope.node.id, {}, total, total, made.warnings))
+            if made.warnings:
+                total = len(made.intervals)
+                observer(BackfillStarted("", scope.node.id, {}, total, total, made.warnings))
             return results_of(made, {}, run_id="")
         shape = earlier.shape_of(request, made)
         run_id = await earlier.run_id(request, shape, ledger)

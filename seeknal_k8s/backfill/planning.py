@@ -96,7 +96,7 @@ def make(
         superseded,
         how,
         _indexed(request, len(wanted), how),
-        tuple(_warnings(scope, request, wanted, len(changed))),
+        tuple(_warnings(scope, request, wanted, todo, len(changed))),
     )
 
 
@@ -153,7 +153,11 @@ def _superseded(
 
 
 def _warnings(
-    scope: Scope, request: BackfillRequest, wanted: list[Interval], changed: int
+    scope: Scope,
+    request: BackfillRequest,
+    wanted: list[Interval],
+    todo: list[Interval],
+    changed: int,
 ) -> list[Problem]:
     found = list(scope.warnings)
     if request.start is not None:
@@ -161,7 +165,7 @@ def _warnings(
         if before:
             fix = "start at a boundary of the schedule"
             found.append(Problem(f"{before} is left out: no interval begins there", fix))
-    if wanted[-1].partial and not request.accept_partial:
+    if todo and todo[-1].partial and not request.accept_partial:
         what = f"{wanted[-1].key} is cut short by the end, and will run again when it is whole"
         found.append(Problem(what))
     if changed:
