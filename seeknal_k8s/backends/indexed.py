@@ -173,10 +173,11 @@ class IndexedBackend(KubernetesBackend):
         place = self._places.get(attempt.interval) if attempt.number == 1 else None
         if place is None:
             return await super().run(attempt)
-        attempt.folder.mkdir(parents=True, exist_ok=True)
         job, _ = indexes.split(place)
         with self._watch.following(place) as changed:
             made = await asyncio.shield(self._created(job))
+            # Not before: its folder says that the Job was there, see _take_up.
+            attempt.folder.mkdir(parents=True, exist_ok=True)
             if isinstance(made, Ending):
                 return made
             ending = await self._see_to_its_end(place, made.uid, self._spec(attempt), changed)
