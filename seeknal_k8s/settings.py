@@ -200,10 +200,7 @@ class Settings(BaseSettings):
         description="The Prefect work pool that deployments go to, where they name none.",
     )
     max_jobs: int = Field(
-        default=50,
-        ge=1,
-        le=10_000,
-        description="How many pods of a run or a backfill may be there at once, 1 to 10000.",
+        default=50, ge=1, le=10_000, description="How many pods a run has at once, 1 to 10000."
     )
     queue: _Name | None = Field(
         default=None,

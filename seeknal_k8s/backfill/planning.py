@@ -79,11 +79,7 @@ def make(
         else:
             kept.append(interval.key)
     how = policy(scope)
-    if how.serial and request.indexed:
-        raise UsageError(
-            "its target wants one interval at a time, which the indexes of a Job do not promise\n"
-            "  → leave --indexed out"
-        )
+    indexed = _indexed(request, len(wanted), how)
     superseded = _superseded(wanted, todo, done, restate=request.restate)
     if how.ascending:
         refuse_going_back(scope, todo, done)
@@ -95,12 +91,22 @@ def make(
         tuple(interval.key for interval in changed),
         superseded,
         how,
-        _indexed(request, len(wanted), how),
+        indexed,
         tuple(_warnings(scope, request, wanted, todo, len(changed))),
     )
 
 
 def _indexed(request: BackfillRequest, intervals: int, how: Policy) -> bool:
+    """Return whether the first attempts are the indexes of one Job.
+
+    Raises:
+        UsageError: they are to be, and their target does not allow it.
+    """
+    if how.serial and request.indexed:
+        raise UsageError(
+            "its target wants one interval at a time, which the indexes of a Job do not promise\n"
+            "  → leave --indexed out"
+        )
     if request.on != "kubernetes" or request.indexed is False or how.serial:
         return False
     return -(-intervals // request.chunk) <= _MOST_INDEXES
