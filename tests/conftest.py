@@ -15,7 +15,7 @@ from tests import prefect_server
 from tests.cluster import harness
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from tests.cluster.harness import Cluster, Namespace
     from tests.prefect_server import PrefectServer
@@ -56,6 +56,18 @@ def _put_last(items: list[pytest.Item]) -> None:
         items.remove(item)
         same = [at for at, other in enumerate(items) if other.path == item.path]
         items.insert(same[-1] + 1 if same else len(items), item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what its namespace was like, before that is gone."""
+    report = yield
+    namespace = getattr(item, "funcargs", {}).get("namespace")
+    if namespace is not None and report.when == "call" and report.failed:
+        report.sections.append(("its namespace", namespace.described()))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -38,9 +38,6 @@ CLAIM = "store"
 NO_REQUESTS = {"containers": [{"name": "node", "resources": {"requests": {"cpu": 0, "memory": 0}}}]}
 """A patch to pods that lets any number of them run, whatever else the machine has promised."""
 
-SMALL = {"node_pod_template": json.dumps({"spec": NO_REQUESTS})}
-"""Settings with that patch."""
-
 LONG = 240.0
 """Seconds to wait for what many pods on two cores do at once."""
 
@@ -61,13 +58,17 @@ class Volume:
         return self.path / "marks"
 
     def environment(self, **settings: str) -> dict[str, str]:
-        """Return the environment of a coordinator outside of the cluster, with these settings."""
+        """Return the environment of a coordinator outside of the cluster, with these settings.
+
+        Nodes request nothing: what other tests run at the same time could keep them waiting.
+        """
         given = {
             "namespace": self.namespace.name,
             "image": self.image,
             "store_claim": CLAIM,
             "store_path": str(self.path),
             "project_path": str(self.path / "project"),
+            "node_pod_template": json.dumps({"spec": NO_REQUESTS}),
             **settings,
         }
         ours = {f"{PREFIX}{name.upper()}": value for name, value in given.items()}

@@ -19,7 +19,7 @@ from seeknal_k8s.backfill.ledger import Ledger
 from seeknal_k8s.store import Store
 from tests.cluster.harness import REPOSITORY, until
 from tests.faithful import EXAMPLE, copy_project, ours
-from tests.on_kubernetes import SMALL, Volume, volume
+from tests.on_kubernetes import Volume, volume
 from tests.small import PROGRAM
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RBAC = REPOSITORY / "manifests" / "runner-rbac.yaml"
 NODE = "transform.category_sales"
 STEM = "transform-category-sales-"
-KEPT = {**SMALL, "ttl": "1h"}
+KEPT = {"ttl": "1h"}
 CHUNK = int(os.environ.get("YEAR_CHUNK", "15"))
 PIECES = -(-365 // CHUNK)
 YEAR = ["--start", "2025-01-01", "--end", "2025-12-31", "--chunk", str(CHUNK)]

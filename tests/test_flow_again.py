@@ -13,7 +13,7 @@ import pytest
 from seeknal_k8s.store import Store
 from tests import prefect_server
 from tests.cluster.harness import until
-from tests.on_kubernetes import LONG, SMALL, Volume, volume
+from tests.on_kubernetes import LONG, Volume, volume
 from tests.running import new_project, python
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def test_a_flow_run_that_is_started_again_first_ends_the_job_that_it_left(
     store: Volume, tmp_path: Path
 ) -> None:
     with prefect_server.running(tmp_path) as server:
-        flow = Flow(store, {**server.env, **store.environment(**SMALL, on="kubernetes")})
+        flow = Flow(store, {**server.env, **store.environment(on="kubernetes")})
         process = flow.start()
         until(lambda: flow.ran() == 1, "the node", seconds=LONG)
         os.kill(process.pid, signal.SIGKILL)

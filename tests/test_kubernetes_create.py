@@ -8,7 +8,7 @@ import pytest
 
 from seeknal_k8s.names import job_name
 from tests.cluster.harness import until
-from tests.on_kubernetes import LONG, SMALL, Volume, volume
+from tests.on_kubernetes import LONG, Volume, volume
 from tests.running import new_project, python
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def test_a_node_whose_name_another_job_has_fails_and_the_others_run(store: Volum
     for name in ("taken", "free"):
         python(project, name, "pass")
     store.namespace.apply(suspended("transform.taken", {"team": "another"}))
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         pass
     assert ran["transform.free"].success
     result = ran["transform.taken"]
@@ -70,7 +70,7 @@ def test_a_job_of_ours_that_is_being_deleted_is_created_anew_when_it_is_gone(
     store.namespace.apply(dying)
     name = dying["metadata"]["name"]
     store.namespace.kubectl("delete", "job", name, "--wait=false")
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         until(lambda: created(store, 409), "the coordinator at the dying Job", seconds=LONG)
         release = '{"metadata": {"finalizers": null}}'
         store.namespace.kubectl("patch", "job", name, "--type=merge", "-p", release)
@@ -87,7 +87,7 @@ def test_jobs_that_a_quota_has_no_room_for_are_created_when_it_has(store: Volume
     store.namespace.apply({**quota, "spec": {"hard": {"count/jobs.batch": "1"}}})
     used = ("get", "quota", "jobs", "-o", "jsonpath={.status.hard}")
     until(lambda: store.namespace.kubectl(*used), "the quota's own count")
-    with store.run(settings=SMALL) as ran:
+    with store.run() as ran:
         until(lambda: created(store, 403), "the refusal", seconds=LONG)
         store.namespace.apply({**quota, "spec": {"hard": {"count/jobs.batch": "5"}}})
     assert {result.reason for result in ran.results.values()} == {"Succeeded"}
@@ -100,7 +100,7 @@ def test_a_quota_that_never_has_room_ends_the_node_when_its_clock_runs_out(store
     store.namespace.apply({**quota, "spec": {"hard": {"count/jobs.batch": "0"}}})
     used = ("get", "quota", "jobs", "-o", "jsonpath={.status.hard}")
     until(lambda: store.namespace.kubectl(*used), "the quota's own count")
-    with store.run(settings={**SMALL, "queue_timeout": "4s"}) as ran:
+    with store.run(settings={"queue_timeout": "4s"}) as ran:
         pass
     result = ran["transform.waits"]
     assert (result.reason, result.exit_code) == ("QuotaExceeded", -1)
@@ -117,7 +117,7 @@ def test_jobs_that_wait_for_pods_ask_why_together(store: Volume) -> None:
     store.namespace.apply({**quota, "spec": {"hard": {"pods": "0"}}})
     used = ("get", "quota", "pods", "-o", "jsonpath={.status.hard}")
     until(lambda: store.namespace.kubectl(*used), "the quota's own count")
-    with store.run(settings={**SMALL, "queue_timeout": "15s"}) as ran:
+    with store.run(settings={"queue_timeout": "15s"}) as ran:
         pass
     assert {result.reason for result in ran.results.values()} == {"QuotaExceeded"}
     asked = store.namespace.requests(agent="seeknal-k8s/")

@@ -11,7 +11,7 @@ import pytest
 
 from seeknal_k8s.store import Store
 from tests.cluster import harness
-from tests.on_kubernetes import LONG, SMALL, Volume, volume
+from tests.on_kubernetes import LONG, Volume, volume
 from tests.running import new_project, python
 from tests.small import PROGRAM
 
@@ -40,7 +40,7 @@ def test_nodes_outlive_a_kubelet_that_is_killed(store: Volume) -> None:
         print("after", flush=True)
         """,
     )
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         store.wait_for_mark("slow")
         (pod,) = store.pods()
         pid = int((harness.root() / "run" / "kubelet.pid").read_text(encoding="ascii"))
@@ -67,7 +67,7 @@ def test_a_coordinator_whose_clock_is_ten_minutes_ahead_judges_no_differently(
             *("faketime", "-f", "+10m", *PROGRAM, "run", str(project)),
             *("--on", "kubernetes", "--run-id", "r1", *options),
         ],
-        env={**store.environment(**SMALL), "FAKETIME_DONT_FAKE_MONOTONIC": "1"},
+        env={**store.environment(), "FAKETIME_DONT_FAKE_MONOTONIC": "1"},
         capture_output=True,
         text=True,
         check=False,

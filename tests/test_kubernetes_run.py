@@ -13,7 +13,7 @@ from seeknal_k8s.events import NodeEnded
 from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import EXAMPLE, copy_project, differences, states
-from tests.on_kubernetes import LONG, SMALL, Volume, volume
+from tests.on_kubernetes import LONG, Volume, volume
 from tests.projects import write
 from tests.running import new_project, python, run
 
@@ -53,7 +53,7 @@ def test_the_example_is_equal_to_a_local_run(store: Volume, tmp_path: Path) -> N
     copy_project(EXAMPLE, there)
     copy_project(EXAMPLE, here)
     assert run(here).results.success
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         pass
     assert ran.results.success
     assert {result.attempts for result in ran.results.values()} == {1}
@@ -68,7 +68,7 @@ def test_a_node_that_waits_for_quota_runs_when_there_is_some(store: Volume) -> N
     python(new_project(store.path), "modest", "pass")
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
     store.namespace.apply({**quota, "spec": {"hard": {"pods": "0"}}})
-    limits = {"queue_timeout": "5m", **SMALL}
+    limits = {"queue_timeout": "5m"}
     with store.run(settings=limits) as ran:
         refused = ("events", "--field-selector=reason=FailedCreate")
         until(lambda: store.namespace.get(*refused)["items"], "the refusal", seconds=LONG)
@@ -83,7 +83,7 @@ def test_a_suspended_job_runs_when_it_may_and_not_another_project(store: Volume)
     project = new_project(store.path, "defaults: {queue: team, retries: 2, backoff: 1s}\n")
     for name in ("first", "second"):
         python(project, name, "pass")
-    with store.run(settings=SMALL) as ran:
+    with store.run() as ran:
         until(lambda: len(store.jobs()) == 2, "two Jobs", seconds=LONG)
         for job in store.jobs():
             assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team"
@@ -111,7 +111,7 @@ def test_ctrl_c_leaves_no_job_and_no_pod(store: Volume) -> None:
         python(project, name, waits_for(store, name))
     python(project, "queued", "pass")
     write(project, "seeknal-k8s.yml", "nodes: {transform.queued: {queue: nobody}}\n")
-    program = store.start("--run-id", "r1", **SMALL)
+    program = store.start("--run-id", "r1")
     for name in ("one", "two", "three"):
         store.wait_for_mark(name)
     assert len(store.jobs()) == 4
@@ -132,7 +132,7 @@ def test_a_killed_coordinator_comes_back_to_its_own_jobs(store: Volume) -> None:
     )
     python(project, "slow", waits_for(store, "slow"))
     python(project, "last", "pass", "transform.quick", "transform.slow")
-    program = store.start("--run-id", "r1", **SMALL)
+    program = store.start("--run-id", "r1")
     for name in ("quick", "slow"):
         store.wait_for_mark(name)
     program.kill()
@@ -144,7 +144,7 @@ def test_a_killed_coordinator_comes_back_to_its_own_jobs(store: Volume) -> None:
     store.namespace.kubectl("patch", "job", job, "--type=merge", "-p", forget)
     until(lambda: store.jobs("transform.quick") == [], "its removal", seconds=LONG)
 
-    program = store.start("--resume", "r1", **SMALL)
+    program = store.start("--resume", "r1")
     until(lambda: "409" in _answers(store), "the second coordinator at its Job", seconds=LONG)
     store.mark("go")
     said, _ = program.communicate(timeout=LONG)

@@ -26,7 +26,7 @@ from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import differences, states
 from tests.faultproxy import FaultProxy, calls
-from tests.on_kubernetes import LONG, SMALL, Volume, evict, volume
+from tests.on_kubernetes import LONG, Volume, evict, volume
 from tests.projects import write
 from tests.real_cluster import Admin, write_kubeconfig
 from tests.running import new_project, python
@@ -95,7 +95,7 @@ async def coordinate(store: Volume, work: Work, kubeconfig: str) -> asyncio.subp
         *PROGRAM,
         *(part.format(project=store.path / "project") for part in work.command),
         *("--on", "kubernetes", "--run-id", "r1"),
-        env={**store.environment(**SMALL), "KUBECONFIG": kubeconfig},
+        env={**store.environment(), "KUBECONFIG": kubeconfig},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -232,7 +232,7 @@ def test_a_pod_taken_away_while_its_node_runs_is_repeated_once_and_accepted_once
         """,
     )
     python(project, "last", "pass", "transform.slow")
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         store.wait_for_mark("began")
         pod = store.pod("transform.slow")
         if how == "delete":
@@ -252,7 +252,7 @@ def test_a_pod_killed_after_its_result_was_written_is_not_repeated(store: Volume
     """Its process is killed by force between its last write and its exit."""
     project = new_project(store.path)
     python(project, "done", "pass")
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         folder = store.path / "runs" / "r1" / "bundles"
         until(lambda: list(folder.glob("*/1/result.json")), "the result", seconds=LONG)
         store.namespace.kubectl("delete", "pod", "--all", "--grace-period=0", "--force")
@@ -267,7 +267,7 @@ def test_a_pod_killed_after_its_result_was_written_is_not_repeated(store: Volume
 def test_a_pod_killed_before_its_node_began_costs_nothing(store: Volume) -> None:
     """It is deleted as soon as it is there, which is long before a project has been read."""
     python(new_project(store.path), "done", "pass")
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         until(lambda: store.pods("transform.done"), "a pod", seconds=LONG)
         pod = store.pod("transform.done")
         store.namespace.kubectl("delete", "pod", pod, "--grace-period=0", "--force")
@@ -292,7 +292,7 @@ def test_a_pod_whose_processes_are_killed_before_its_result_is_repeated_once(
         """
     then = {"node": "wait()", "outputs": "import atexit; atexit.register(wait)"}[stage]
     python(new_project(store.path, "defaults: {retries: 1}\n"), "slow", f"{wait}\n        {then}\n")
-    with store.run(settings=SMALL, run_id="r1") as ran:
+    with store.run(run_id="r1") as ran:
         store.wait_for_mark("began")
         folder = store.path / "runs" / "r1" / "bundles"
         assert list(folder.glob("*/1/result.json")) == []

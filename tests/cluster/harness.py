@@ -159,6 +159,14 @@ class Namespace:
         """Return an object, or a list of them."""
         return json.loads(self.kubectl("get", *arguments, "--output", "json"))
 
+    def described(self) -> str:
+        """Return its Jobs, pods and events, for a person who asks why a test has failed."""
+        try:
+            events = self.kubectl("events", "--types", "Warning")
+            return f"{self.kubectl('get', 'jobs,pods', '--output', 'wide')}\n{events}"
+        except CommandFailed as error:
+            return str(error)
+
     def is_ready(self) -> bool:
         """Whether pods can be created: they need the service account that a controller makes."""
         with contextlib.suppress(CommandFailed):
