@@ -231,7 +231,10 @@ async def test_what_is_known_is_right_after_three_watches_met(
     await make(cluster, "stays", "goes")
     async with watch() as watcher:
         await watched(proxy)
-        # The first watch was unharmed, and ends by a cut; the next three meet the fault.
+        await make(cluster, "begun")
+        await knows(watcher, "stays", "goes", "begun")
+        await cluster.delete(CONFIG_MAPS, "begun")
+        # The first watch has been answered, and ends by a cut; the next three meet the fault.
         proxy.on("watch", fault, times=3)
         await proxy.close()
         await proxy.open()
