@@ -34,16 +34,17 @@ def draft(raw: dict[str, Any], request: RunRequest) -> Planned:
         OptionsFile.load(Path(raw["root"])), graph.nodes.values(), request.options
     )
     state = {node_id: planning.PastRun(**past) for node_id, past in (raw["state"] or {}).items()}
-    selected = None
+    meant = None
     if request.select or request.exclude:
-        selected = frozenset(select(graph, request.select, request.exclude))
+        meant = frozenset(select(graph, request.select, request.exclude))
     made = planning.make(
         graph,
         state=state,
         missing=frozenset(raw["missing"]),
         refresh=frozenset(raw["refresh"]),
         options=options,
-        selected=selected,
+        selected=meant if request.select else None,
+        within=meant,
         full=request.full,
     )
     return Planned(made, tuple(warnings))

@@ -100,6 +100,7 @@ def make(
     refresh: AbstractSet[str],
     options: Mapping[str, Resolved],
     selected: AbstractSet[str] | None = None,
+    within: AbstractSet[str] | None = None,
     full: bool = False,
 ) -> Plan:
     """Return what to run.
@@ -112,6 +113,7 @@ def make(
         options: what each node asks for, by id.
         selected: run these, and what they cannot do without. None lets Seeknal's rules decide:
             what is new, changed, failed the last time, or reads such a node.
+        within: of all that is not selected one by one, only these, and what they cannot do without.
         full: run every node.
 
     Raises:
@@ -120,13 +122,15 @@ def make(
     if full and selected is not None:
         raise UsageError("a full run runs every node: drop either --full or the selection")
     usable = {key for key, past in state.items() if past.succeeded} - missing
+    among = graph.nodes.keys() if within is None else within
     if full:
-        causes: Causes = dict.fromkeys(graph.nodes, (Reason.FORCED, "a full run was asked for"))
+        causes: Causes = dict.fromkeys(among, (Reason.FORCED, "a full run was asked for"))
     elif selected is not None:
-        causes = _selected(graph, selected, usable, state)
+        causes = dict.fromkeys(selected, (Reason.SELECTED, "it was selected"))
     else:
-        causes = _outdated(graph, state, missing)
-        causes |= _refreshed(graph, causes, refresh)
+        causes = _outdated(graph, state, missing, among)
+        causes |= _refreshed(graph, causes, refresh & among)
+    causes |= _lacking(graph, causes, usable, state)
     runs = tuple(
         NodeRun(
             node=node,
@@ -166,11 +170,16 @@ def _past_seconds(past: PastRun | None) -> float | None:
     return past.seconds if past and past.succeeded else None
 
 
-def _outdated(graph: Graph, state: Mapping[str, PastRun], missing: AbstractSet[str]) -> Causes:
-    """Return what has to run by Seeknal's rules, and what lost its output."""
+def _outdated(
+    graph: Graph,
+    state: Mapping[str, PastRun],
+    missing: AbstractSet[str],
+    among: AbstractSet[str],
+) -> Causes:
+    """Return what has to run by Seeknal's rules, and what lost its output; all of it ``among`` these."""
     causes: Causes = {}
     nearest: dict[str, tuple[int, str]] = {}  # how many steps upstream the cause is, and which
-    for node in graph.nodes.values():
+    for node in (node for key, node in graph.nodes.items() if key in among):
         own = _own_cause(node, state.get(node.id), is_missing=node.id in missing)
         upstream = min((nearest[ref] for ref in node.inputs if ref in nearest), default=None)
         if own:
@@ -218,20 +227,15 @@ def _refreshed(graph: Graph, running: Causes, refresh: AbstractSet[str]) -> Caus
     return causes
 
 
-def _selected(
-    graph: Graph,
-    selected: AbstractSet[str],
-    usable: AbstractSet[str],
-    state: Mapping[str, PastRun],
+def _lacking(
+    graph: Graph, running: Causes, usable: AbstractSet[str], state: Mapping[str, PastRun]
 ) -> Causes:
-    """Return what was selected, and whatever upstream of it has no output that could be used."""
+    """Return what has to run because what runs reads it, and it has no output that could be used."""
     causes: Causes = {}
     for node in reversed(graph.nodes.values()):
-        if node.id in selected:
-            causes[node.id] = (Reason.SELECTED, "it was selected")
-        if node.id in causes:
+        if node.id in running or node.id in causes:
             for ref in node.inputs:
-                if ref not in usable and ref not in causes:
+                if ref not in usable and ref not in running and ref not in causes:
                     gone = ref in state and state[ref].succeeded
                     lacks = "its output is gone" if gone else "it has never succeeded"
                     causes[ref] = (Reason.NEEDED, f"{node.id} reads it, and {lacks}")

@@ -16,7 +16,7 @@ from seeknal_k8s.plan import PastRun, Plan, Reason, critical_path, make
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    Drawn = tuple[Plan, set[str], set[str] | None]
+    Drawn = tuple[Plan, set[str], set[str] | None, set[str] | None]
 
 DEFAULT = Resolved(NodeOptions(), {})
 DONE = PastRun("success", "v1", seconds=2.0, rows=10)
@@ -52,6 +52,7 @@ def plan(
     missing: set[str] | None = None,
     refresh: set[str] | None = None,
     selected: set[str] | None = None,
+    within: set[str] | None = None,
     full: bool = False,
 ) -> Plan:
     return make(
@@ -61,6 +62,7 @@ def plan(
         refresh=refresh or set(),
         options=dict.fromkeys(graph.nodes, DEFAULT),
         selected=selected,
+        within=within,
         full=full,
     )
 
@@ -336,6 +338,60 @@ def test_selecting_a_node_and_what_reads_it_keeps_their_order() -> None:
     assert made.runs[1].waits_for == ("transform.joined",)
 
 
+CHANGED_SOURCE = without(source__orders=PastRun("success", "v0"))
+
+
+@pytest.mark.parametrize(
+    ("state", "excluded", "full", "expected"),
+    [
+        pytest.param(ALL_DONE, {"rule.paid"}, False, {}, id="what is cached stays so"),
+        pytest.param(
+            CHANGED_SOURCE,
+            {"rule.paid"},
+            False,
+            {
+                "source.orders": "changed: its file or its data changed",
+                "transform.clean": "upstream changed: source.orders runs again",
+                "transform.joined": "upstream changed: source.orders runs again",
+                "exposure.report": "upstream changed: source.orders runs again",
+            },
+            id="what changed, but not what was left out",
+        ),
+        pytest.param(
+            CHANGED_SOURCE, {"source.orders"}, False, {}, id="nobody waits for what does not run"
+        ),
+        pytest.param(
+            without("transform.clean", "rule.paid"),
+            {"transform.clean"},
+            False,
+            {
+                "rule.paid": "new: it has never run",
+                "transform.clean": "needed: rule.paid reads it, and it has never succeeded",
+            },
+            id="what was left out runs where nothing goes without it",
+        ),
+        pytest.param(
+            ALL_DONE,
+            {"source.users", "transform.joined", "exposure.report"},
+            True,
+            dict.fromkeys(
+                ("source.orders", "transform.clean", "rule.paid"),
+                "forced: a full run was asked for",
+            ),
+            id="a full run of all others",
+        ),
+    ],
+)
+def test_a_run_that_leaves_nodes_out(
+    state: Mapping[str, PastRun],
+    excluded: set[str],
+    full: bool,  # noqa: FBT001 - pytest gives it by name
+    expected: dict[str, str],
+) -> None:
+    made = plan(state=state, within=SHOP.nodes.keys() - excluded, full=full)
+    assert reasons(made) == expected
+
+
 # --- what holds for every plan -----------------------------------------------------------------
 
 PASTS = st.sampled_from([None, DONE, DONE, FAILED, PastRun("success", "v0")])
@@ -343,7 +399,7 @@ PASTS = st.sampled_from([None, DONE, DONE, FAILED, PastRun("success", "v0")])
 
 @st.composite
 def plans(draw: st.DrawFn) -> Drawn:
-    """Return a plan of any project, the ids with an output to use, and the selection."""
+    """Return a plan of any project, the ids with an output to use, and what it was restricted to."""
     count = draw(st.integers(1, 10))
     inputs: dict[str, tuple[str, ...]] = {}
     for number in range(count):
@@ -354,32 +410,35 @@ def plans(draw: st.DrawFn) -> Drawn:
     graph = a_graph(inputs)
     ids = st.sets(st.sampled_from(list(inputs)))
     state = {node_id: past for node_id in inputs if (past := draw(PASTS))}
-    missing, selected = draw(ids), draw(st.none() | ids)
+    missing, selected, within = draw(ids), draw(st.none() | ids), draw(st.none() | ids)
     refresh = {node_id for node_id in draw(ids) if node_id.startswith("source.")}
-    made = plan(graph, state, missing=missing, refresh=refresh, selected=selected)
-    return made, {key for key, past in state.items() if past.succeeded} - missing, selected
+    made = plan(graph, state, missing=missing, refresh=refresh, selected=selected, within=within)
+    usable = {key for key, past in state.items() if past.succeeded} - missing
+    return made, usable, selected, within
 
 
 @given(plans())
 def test_in_every_plan_a_run_follows_what_it_waits_for_and_finds_its_inputs(drawn: Drawn) -> None:
-    made, usable, selected = drawn
+    made, usable, selected, within = drawn
     before: set[str] = set()
     for run in made.runs:
         assert set(run.waits_for) <= before
         assert set(run.node.inputs) - set(run.waits_for) <= usable
         before.add(run.node.id)
     assert sorted([*before, *made.cached, *made.left_out]) == sorted(made.graph.nodes)
-    if selected is None:
-        assert made.left_out == ()
-        renewed = {run.node.id for run in made.runs if run.reason is not Reason.NEEDED}
-        assert not made.graph.downstream_of(renewed) & set(made.cached)
+    renewed = {run.node.id for run in made.runs if run.reason is not Reason.NEEDED}
+    if selected is not None:
+        assert renewed == selected
+    elif within is not None:
+        assert renewed <= within
     else:
-        assert {run.node.id for run in made.runs if run.reason is Reason.SELECTED} == selected
+        assert made.left_out == ()
+        assert not made.graph.downstream_of(renewed) & set(made.cached)
 
 
 @given(plans())
 def test_in_every_plan_the_critical_path_falls_to_what_waits(drawn: Drawn) -> None:
-    made, _, _ = drawn
+    made = drawn[0]
     remaining = critical_path(made)
     assert set(remaining) == {run.node.id for run in made.runs}
     for run in made.runs:

@@ -77,7 +77,7 @@ class Selection:
             "--exclude",
             metavar="NODES",
             rich_help_panel=_WHAT,
-            help="Leave these nodes out. Repeatable.",
+            help="Leave these nodes out of what would run. Repeatable.",
         ),
     ] = None
     full: Annotated[
