@@ -181,6 +181,7 @@ class Execution:
         self._folder.note(
             id=self._folder.id,
             project=str(self._project),
+            on=request.on,
             status="running",
             started=self._folder.about().get("started") or utc_now(),
             ended=None,

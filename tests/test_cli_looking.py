@@ -206,9 +206,9 @@ def test_runs_lists_the_newest_first(store: Store, capsys: pytest.CaptureFixture
     a_run(store, "r5", day=5)
     assert execute(["runs", "-C", str(store.root.parent), "-n", "2"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "RUN  STATUS  STARTED                    TIME  SUCCEEDED  FAILED  SKIPPED  CACHED",
-        "r5   died    2025-01-05T10:00:00.000Z                                  4",
-        "r4   failed  2025-01-04T10:00:00.000Z  2.00s          1       1        1       1",
+        "RUN  STATUS  STARTED                    TIME  SUCCEEDED  FAILED  SKIPPED  CACHED  KIND",
+        "r5   died    2025-01-05T10:00:00.000Z                                  4          run",
+        "r4   failed  2025-01-04T10:00:00.000Z  2.00s          1       1        1       1  run",
         "… and 3 older: --limit 5",
     ]
 
@@ -220,6 +220,8 @@ def test_runs_is_json_for_programs(store: Store, capsys: pytest.CaptureFixture[s
         "runs": [
             {
                 "id": "r1",
+                "kind": "run",
+                "node": None,
                 "status": "failed",
                 "started": "2025-01-01T10:00:00.000Z",
                 "seconds": 2.0,
@@ -230,6 +232,12 @@ def test_runs_is_json_for_programs(store: Store, capsys: pytest.CaptureFixture[s
             }
         ]
     }
+
+
+def test_runs_tells_backfills_from_runs(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(store, "b1", status="failed").note(kind="backfill", node="transform.daily")
+    assert execute(["runs", "-C", str(store.root.parent)]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("  backfill of transform.daily")
 
 
 def test_a_store_without_runs_is_no_error_for_runs_but_is_for_show(

@@ -33,7 +33,7 @@ def commands() -> list[str]:
 
 def test_the_readme_shows_the_commands_there_are() -> None:
     shown = {command.split()[1] for command in commands()}
-    assert shown == {"plan", "run", "show", "runs", "logs"}
+    assert shown == {"plan", "run", "show", "runs", "logs", "why"}
 
 
 def test_every_command_of_the_readme_works_on_the_example(tmp_path: Path) -> None:

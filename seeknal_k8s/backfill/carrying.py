@@ -252,6 +252,7 @@ class _Backfill:
             kind="backfill",
             id=self._folder.id,
             project=self._project,
+            on=request.on,
             node=node.id,
             shape=self._shape,
             status="running",

@@ -12,9 +12,9 @@ import typer
 from rich.text import Text
 
 from seeknal_k8s.cli import render, typed
-from seeknal_k8s.cli.arguments import AsJson, StorePath
-from seeknal_k8s.cli.looking import NODE_HELP
-from seeknal_k8s.errors import UsageError
+from seeknal_k8s.cli.arguments import AsJson, Project, StorePath
+from seeknal_k8s.cli.looking import NODE_HELP, store_of
+from seeknal_k8s.errors import NoCluster, UsageError
 from seeknal_k8s.names import anchor_name
 from seeknal_k8s.progress import duration, plural
 from seeknal_k8s.store import LATEST, Store
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from seeknal_k8s.cleaning import Leftover
     from seeknal_k8s.cluster import Cluster
     from seeknal_k8s.settings import Settings
+    from seeknal_k8s.store import RunFolder
 
 _RUN_HELP = "A run: its id, the beginning of it, or 'latest'."
 _HERE = Path()
@@ -187,20 +188,48 @@ def why(
         int | None,
         typer.Option("--attempt", metavar="N", min=1, help="Which try.", show_default="the last"),
     ] = None,
+    project: Project = _HERE,
     store: StorePath = None,
     as_json: AsJson = False,
 ) -> int:
-    """Show what happened to a node on Kubernetes, when, what it used, and what to do about it."""
+    """Show what happened to a node, when, what it used, and what to do about it.
+
+    Of a run on Kubernetes the cluster is asked; 'latest' is one of those where there are settings
+    of a cluster, else the last one of the project.
+    """
     from seeknal_k8s.cli import reasons  # noqa: PLC0415 - with the cluster's client
 
-    async def find() -> reasons.Reasons:
+    async def asked() -> reasons.Reasons:
         async with there(store) as here:
             run_id = await here.resolve(run)
             return await reasons.find(here.cluster, here.store, run_id, node, attempt=attempt)
 
-    found = asyncio.run(find())
+    of_this_machine = _local(project, store, run)
+    try:
+        if of_this_machine is not None:
+            found = reasons.kept(*of_this_machine, node, attempt=attempt)
+        else:
+            found = asyncio.run(asked())
+    except NoCluster:
+        store_of(project, store).run(run)  # says which runs there are, if it is none of them
+        raise
     if as_json:
         render.print_json(reasons.document(found))
     else:
-        render.show(render.out(), reasons.lines(found, render.Here(_HERE, store)))
+        render.show(render.out(), reasons.lines(found, render.Here(project, store)))
     return 0
+
+
+def _local(project: Path, root: Path | None, text: str) -> tuple[Store, "RunFolder"] | None:
+    """Return the run that is meant and its store, if its nodes were processes of this machine."""
+    from seeknal_k8s.settings import load  # noqa: PLC0415
+
+    of_a_cluster = {"namespace", "image", "context"} & load().model_fields_set
+    if text == LATEST and root is None and of_a_cluster:
+        return None
+    store = store_of(project, root)
+    try:
+        run = store.run(text)
+    except UsageError:
+        return None
+    return (store, run) if run.about().get("on") == "local" else None

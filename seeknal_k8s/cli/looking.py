@@ -37,7 +37,7 @@ def show(
     """Show how the nodes of a run, or the intervals of a backfill, ended, or how far they are."""
     if (Path(run) / "seeknal").is_dir():
         raise UsageError(f"{run} is a project, not a run\n  → {program()} show -C {run}")
-    where = _store(project, store)
+    where = store_of(project, store)
     folder = where.run(run)
     about, state = folder.about(), past.status(where, folder)
     results = past.results_so_far(folder, state)
@@ -107,12 +107,18 @@ def runs(
     as_json: AsJson = False,
 ) -> int:
     """List the runs, the newest first."""
-    where = _store(project, store)
+    where = store_of(project, store)
     folders = where.runs()
     found = []
     for folder in folders[:limit]:
         about, state = folder.about(), past.status(where, folder)
-        facts = {"id": folder.id, "status": state, "started": about.get("started")}
+        facts = {
+            "id": folder.id,
+            "kind": about.get("kind", "run"),
+            "node": about.get("node"),
+            "status": state,
+            "started": about.get("started"),
+        }
         counts = past.counts(past.results_so_far(folder, state))
         found.append({**facts, "seconds": past.took(about, state), **counts})
     if as_json:
@@ -121,8 +127,8 @@ def runs(
     if not found:
         render.show(render.err(), [f"there are no runs in {where.root} yet"])
         return 0
-    heads = ("RUN", "STATUS", "STARTED", "TIME", *(name.upper() for name in past.COUNTED))
-    lines = render.table(heads, [_cells(one) for one in found], "   rrrrr")
+    heads = ("RUN", "STATUS", "STARTED", "TIME", *(name.upper() for name in past.COUNTED), "KIND")
+    lines = render.table(heads, [_cells(one) for one in found], "   rrrrr ")
     if len(folders) > limit:
         lines.append(Text(f"… and {len(folders) - limit} older: --limit {len(folders)}", "dim"))
     render.show(render.out(), lines)
@@ -132,7 +138,8 @@ def runs(
 def _cells(run: dict[str, Any]) -> list[str]:
     time = "" if run["seconds"] is None else duration(run["seconds"])
     counts = [str(run[name] or "") for name in past.COUNTED]
-    return [run["id"], run["status"], run["started"] or "", time, *counts]
+    kind = f"{run['kind']} of {run['node']}" if run["node"] else run["kind"]
+    return [run["id"], run["status"], run["started"] or "", time, *counts, kind]
 
 
 def scale(
@@ -152,7 +159,7 @@ def scale(
     What runs is left alone, but of an Indexed Job Kubernetes ends the newest pods, which run again later.
     Beginning it anew begins with its own --max-parallel again.
     """
-    where = _store(project, store)
+    where = store_of(project, store)
     folder = where.run(run)
     state = past.status(where, folder)
     if state != past.RUNNING:
@@ -183,7 +190,7 @@ def logs(
     as_json: AsJson = False,
 ) -> int:
     """Write what a node wrote, byte for byte: stdout to stdout, stderr to stderr."""
-    where = _store(project, store)
+    where = store_of(project, store)
     folder = where.run(run)
     log = past.NodeLog(where, folder, past.node_in(folder, node), attempt)
     place = log.wait_for_folder() if follow else log.folder()
@@ -202,7 +209,12 @@ def logs(
     return 0
 
 
-def _store(project: Path, root: Path | None) -> Store:
+def store_of(project: Path, root: Path | None) -> Store:
+    """Return the store of a project, or the one that was named.
+
+    Raises:
+        UsageError: there is no such project.
+    """
     if not project.is_dir():
         raise UsageError(f"there is no folder {project}; name the project's with --project")
     return Store.of(project, root)

@@ -1,4 +1,4 @@
-"""Why a node on Kubernetes is where it is: what the cluster says of its Job, and the store."""
+"""Why a node is where it is: what the cluster says of its Job, if it has one, and the store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from seeknal_k8s.views import EVENTS, JOBS, PODS
 if TYPE_CHECKING:
     from seeknal_k8s.cli.render import Here
     from seeknal_k8s.cluster import Cluster
-    from seeknal_k8s.store import Store
+    from seeknal_k8s.store import RunFolder, Store
     from seeknal_k8s.verdict import Verdict
     from seeknal_k8s.views import EventView, JobView, PodView
 
@@ -44,13 +44,24 @@ class Reasons:
     events: tuple[EventView, ...]
     result: Ending | None
     sees_store: bool
+    is_running: bool = False
+    """Whether a process of this machine, and no Job, is at it."""
 
     @property
     def ending(self) -> Ending | None:
         """How it ended, None while it has not."""
-        if self.job is None:
-            return self.result or Ending(NO_EXIT_CODE, "its Job is gone, and left no result")
-        return diagnosis.ending(self.job, self.pod, self.result)
+        if self.job is not None:
+            return diagnosis.ending(self.job, self.pod, self.result)
+        if self.is_running:
+            return self.result
+        return self.result or Ending(NO_EXIT_CODE, "nothing runs it, and it left no result")
+
+    @property
+    def clock(self) -> Clock | None:
+        """What it waits for or does, None when it has ended."""
+        if self.ending is not None:
+            return None
+        return Clock.RUN if self.is_running else self.wait.clock if self.wait else Clock.QUEUE
 
     @property
     def wait(self) -> Wait | None:
@@ -96,6 +107,22 @@ class Reasons:
     def limits(self) -> str:
         """What it may use, as its Job says."""
         return self.job.metadata.annotations.get("seeknal.io/limits", "") if self.job else ""
+
+
+def kept(store: Store, run: RunFolder, text: str, *, attempt: int | None = None) -> Reasons:
+    """Return what the store has about an attempt at a node of a run that had no Jobs.
+
+    Raises:
+        UsageError: the run has no such node, or no such attempt.
+    """
+    log = past.NodeLog(store, run, past.node_in(run, text), attempt)
+    folder = log.folder()
+    result = Ending.of(folder)
+    running = result is None and past.status(store, run) == past.RUNNING
+    number = int(folder.name)
+    return Reasons(
+        run.id, log.node, number, None, None, (), result, sees_store=True, is_running=running
+    )
 
 
 async def find(
@@ -195,7 +222,7 @@ def _used(found: Reasons) -> str:
 def _judged(found: Reasons, here: Here) -> list[Text]:
     judged, wait, ending = found.verdict, found.wait, found.ending
     if judged is None:
-        return [Text(f"it is {wait.clock if wait else Clock.QUEUE}", style="bold")]
+        return [Text(f"it is {found.clock}", style="bold")]
     message = clean((wait.message if wait else ending.error if ending else "").strip())
     state = f"it is {wait.clock}" if wait else f"exit code {ending.exit_code if ending else ''}"
     head = Text.assemble((f"{judged.reason}: {judged.summary}", "bold"), f" ({state})")
@@ -232,7 +259,7 @@ def document(found: Reasons) -> dict[str, Any]:
         "clocks": {clock.value: seconds for clock, seconds in found.clocks.items()},
         "limits": dict(one.split("=", 1) for one in found.limits.split()),
         "peak_memory_bytes": found.result.peak_memory if found.result else None,
-        "state": wait.clock.value if wait else "ended",
+        "state": found.clock.value if found.clock else "ended",
         "exit_code": ending.exit_code if ending else None,
         "reason": judged.reason if judged else None,
         "summary": judged.summary if judged else None,
