@@ -211,7 +211,8 @@ def why(
         else:
             found = asyncio.run(asked())
     except NoCluster:
-        store_of(project, store).run(run)  # says which runs there are, if it is none of them
+        if not _has_a_cluster():
+            store_of(project, store).run(run)  # says which runs there are, if it is none of them
         raise
     if as_json:
         render.print_json(reasons.document(found))
@@ -222,10 +223,7 @@ def why(
 
 def _local(project: Path, root: Path | None, text: str) -> tuple[Store, "RunFolder"] | None:
     """Return the run that is meant and its store, if its nodes were processes of this machine."""
-    from seeknal_k8s.settings import load  # noqa: PLC0415
-
-    of_a_cluster = {"namespace", "image", "context"} & load().model_fields_set
-    if text == LATEST and root is None and of_a_cluster:
+    if text == LATEST and root is None and _has_a_cluster():
         return None
     store = store_of(project, root)
     try:
@@ -233,3 +231,10 @@ def _local(project: Path, root: Path | None, text: str) -> tuple[Store, "RunFold
     except UsageError:
         return None
     return (store, run) if run.about().get("on") == "local" else None
+
+
+def _has_a_cluster() -> bool:
+    """Whether the settings name something in a cluster."""
+    from seeknal_k8s.settings import load  # noqa: PLC0415
+
+    return bool({"namespace", "image", "context"} & load().model_fields_set)
