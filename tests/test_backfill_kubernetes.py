@@ -122,9 +122,19 @@ def test_a_backfill_can_be_submitted_and_is_followed(
     store: Volume, how: tuple[str, ...], jobs: int
 ) -> None:
     store.namespace.kubectl("apply", "-f", str(RBAC))
-    command = ["backfill", "category_sales", "--start", "2025-01-01", "--end", "2025-01-06"]
+    said = submitted(store, "--end", "2025-01-06", "--run-id", "b1", *how)
+    assert "6 intervals: 6 done" in said
+    assert len(ledger(store.path).done()) == 6
+    assert len(store.jobs(NODE)) == jobs
+    said = submitted(store, "--end", "2025-01-09", "--run-id", "b2", "--dry-run", *how)
+    assert "3 intervals of 9 to run, in 1 attempt:" in said  # in the cluster, where the ledger is
+    assert len(store.jobs(NODE)) == jobs
+
+
+def submitted(store: Volume, *more: str) -> str:
+    command = ("backfill", "category_sales", "--start", "2025-01-01", "--chunk", "3", "--submit")
     done = subprocess.run(
-        [*PROGRAM, *command, "--chunk", "3", "--submit", "--run-id", "b1", *how],
+        [*PROGRAM, *command, *more],
         env=store.environment(**KEPT),
         capture_output=True,
         text=True,
@@ -132,6 +142,4 @@ def test_a_backfill_can_be_submitted_and_is_followed(
         timeout=LONG,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 intervals: 6 done" in done.stdout
-    assert len(ledger(store.path).done()) == 6
-    assert len(store.jobs(NODE)) == jobs
+    return done.stdout

@@ -45,7 +45,7 @@ def backfill(
     {{ start_date }} and {{ end_date }} in the node are the interval's. Exit codes are those of run.
     """
     carrying.check()
-    if carrying.submit and not carrying.dry_run:
+    if carrying.submit:
         return _submit(node, range_, carrying, given, as_json=as_json)
     request = _request(node, project, range_, given, store=store, carrying=carrying)
     request.intervals()
@@ -179,6 +179,7 @@ def _submit(node: str, range_: Range, how: Carrying, given: Given, *, as_json: b
         "--anyway": how.anyway,
         "--combine": how.combine,
         "--yes": how.yes,
+        "--dry-run": how.dry_run,
         "--indexed": how.indexed is True,
         "--no-indexed": how.indexed is False,
     }
