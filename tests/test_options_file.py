@@ -212,6 +212,16 @@ def test_the_mistakes_of_all_nodes_are_told_at_once() -> None:
     ]
 
 
+def test_an_override_may_say_a_name_that_only_one_node_has() -> None:
+    nodes = [a_node(), a_node("rule.paid"), a_node("source.paid")]
+    resolved = resolve_all(OptionsFile(), nodes, parse_overrides(["orders:cpu=2"]))
+    assert {key: one.options.cpu for key, one in resolved.items() if one.options.cpu == "2"} == {
+        "transform.orders": "2"
+    }
+    with pytest.raises(ProjectRefused, match="has no node `paid`"):
+        resolve_all(OptionsFile(), nodes, parse_overrides(["paid:cpu=2"]))
+
+
 def test_an_entry_that_matches_nothing_is_a_mistake() -> None:
     file = OptionsFile(tags={"heavvy": {}}, nodes={"transform.order": {}})
     nodes = [a_node(tags=("heavy",))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -92,12 +92,15 @@ def resolve_all(
 ) -> dict[str, Resolved]:
     """Return the options of all nodes of a project by node id.
 
+    An override may say a node's name, where only one has it, instead of its id.
+
     Raises:
         ProjectRefused: with everything wrong in all nodes' own ``kubernetes:``, and every entry
             of the file or of ``--set`` that names a node or a tag which the project does not have.
 
     """
     nodes = list(nodes)
+    overrides = [_of_one_node(override, nodes) for override in overrides]
     problems = _unmatched(file, nodes, overrides)
     resolved = {}
     for node in nodes:
@@ -198,6 +201,12 @@ def _entries(section: Mapping[Any, Mapping[str, Any] | None] | None) -> _Layers:
 
 def _own_problems(node: Node) -> list[Problem]:
     return problems_of(_written(node.options), key="kubernetes", file=node.file, node=node.id)
+
+
+def _of_one_node(override: Override, nodes: Sequence[Node]) -> Override:
+    """Return the override with its node's id, where it has a name that only one node has."""
+    found = [node.id for node in nodes if override.node in {node.id, node.name}]
+    return replace(override, node=found[0]) if len(found) == 1 else override
 
 
 def _unmatched(
