@@ -297,7 +297,7 @@ def test_after_so_many_failures_it_stops(tmp_path: Path) -> None:
 def test_inputs_that_fail_fail_the_backfill_before_any_interval(tmp_path: Path) -> None:
     project = a_project(tmp_path)
     transform(project, "prepared", "SELECT error('broken') FROM __THIS__", "source.a")
-    with pytest.raises(InputsFailed, match=r"transform\.prepared"):
+    with pytest.raises(InputsFailed, match=r"made\n  transform\.prepared: .*broken\n"):
         fill(project)
     assert ledger(project).done() == {}
 

@@ -12,7 +12,7 @@ from seeknal_k8s.backends.local import LocalBackend, cores
 from seeknal_k8s.backfill import claims, earlier, planning
 from seeknal_k8s.backfill.keeping import Keeping
 from seeknal_k8s.backfill.ledger import Ledger
-from seeknal_k8s.backfill.outcomes import how_to_go_on, results_of
+from seeknal_k8s.backfill.outcomes import how_to_go_on, results_of, why_nothing_ran
 from seeknal_k8s.backfill.scope import open_project, overrides, read
 from seeknal_k8s.engine_client import EngineClient
 from seeknal_k8s.errors import InputsFailed, Interrupted, SeeknalK8sError
@@ -105,12 +105,8 @@ async def _run_what_is_shared(
         return
     asked = replace(request.shares, select=made.scope.outdated)
     results = await coordinator.run(asked, observer)
-    if failed := results.failed:
-        names = ", ".join(failed)
-        raise InputsFailed(
-            f"every interval reads what could not be made: {names}\n"
-            f"  → look at it: seeknal-k8s show {results.run_id}"
-        )
+    if results.failed:
+        raise InputsFailed(why_nothing_ran(results))
 
 
 class _Backfill:

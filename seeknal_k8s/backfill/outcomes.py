@@ -9,6 +9,9 @@ from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
 if TYPE_CHECKING:
     from seeknal_k8s.backfill.planning import BackfillPlan
 
+_TOLD = 5
+"""So many nodes are named."""
+
 
 def results_of(
     made: BackfillPlan, ended: dict[str, PrefectRunResult], *, run_id: str
@@ -36,6 +39,22 @@ def _no_run(reason: str, *, exit_code: int) -> PrefectRunResult:
         duration_seconds=0.0,
         reason=reason,
     )
+
+
+def why_nothing_ran(shared: RunResults) -> str:
+    """Return what to tell where what all intervals read could not be made: each node, and why."""
+    causes = [
+        f"  {node}: {next(iter(result.message.strip().splitlines()), result.reason)}"
+        for node, result in shared.failed.items()
+    ]
+    hidden = len(causes) - _TOLD
+    lines = [
+        "every interval reads what could not be made",
+        *causes[:_TOLD],
+        *([f"  … and {hidden:,} more"] if hidden > 0 else []),
+        f"  → look at it: seeknal-k8s show {shared.run_id}",
+    ]
+    return "\n".join(lines)
 
 
 def how_to_go_on(results: RunResults) -> str:
