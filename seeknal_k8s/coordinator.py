@@ -17,7 +17,7 @@ from seeknal_k8s.errors import (
 )
 from seeknal_k8s.events import RunEnded, StoreAwaited
 from seeknal_k8s.execution import Execution
-from seeknal_k8s.request import RunRequest, new_pins, new_run_id, settled, started
+from seeknal_k8s.request import RunRequest, named, new_pins, new_run_id, settled
 from seeknal_k8s.store import Store
 
 if TYPE_CHECKING:
@@ -64,17 +64,23 @@ async def run(
     async with EngineClient(engine) as client:
         _require_folder(request.project)
         store = Store.of(request.project, request.store_root)
-        if request.resume_if_started:
-            request, ended = started(request, store)
-            if ended is not None:
-                observer(RunEnded(ended, 0.0))
-                return ended
-        request, run_id, pins = settled(request, store)
+        request = named(request, store)
+        run_id = str(request.resume or request.run_id)
+        if (ended := settled(request, store).ended) is not None:
+            observer(RunEnded(ended, 0.0))
+            return ended
         async with locked(_to_lock(store, request), run_id, request.wait, observer):
-            raw = await _read(client, request, pins)
-            _set_unreadable_state_aside(raw, request, run_id)
+            # While this has waited, that run may have ended, or a newer one published.
+            now = settled(request, store)
+            if now.ended is not None:
+                observer(RunEnded(now.ended, time.monotonic() - began))
+                return now.ended
+            raw = await _read(client, now.request, now.pins)
+            _set_unreadable_state_aside(raw, now.request, run_id)
             folder = store.folder(run_id)
-            execution = Execution(client, request, folder, observer=observer, raw=raw, pins=pins)
+            execution = Execution(
+                client, now.request, folder, observer=observer, raw=raw, pins=now.pins
+            )
             results = await execution.run()
             observer(RunEnded(results, time.monotonic() - began, execution.warnings))
             return results

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -82,35 +81,51 @@ def new_pins(run_id: str) -> dict[str, str]:
     return {"today": now.date().isoformat(), "run_date": now.isoformat(), "run_id": run_id}
 
 
-def started(request: RunRequest, store: Store) -> tuple[RunRequest, RunResults | None]:
-    """Return the request to go on with the run it names, and its results if that has ended.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A request as it is carried out, the pins of its run, and, if that has ended, its results."""
 
-    A run that was killed before it had begun left a folder with nothing in it, which goes.
+    request: RunRequest
+    pins: dict[str, str]
+    ended: RunResults | None = None
+
+
+def named(request: RunRequest, store: Store) -> RunRequest:
+    """Return the request with the whole id of the run that it goes on with, or that it begins.
+
+    Raises:
+        UsageError: there is no run that it could go on with.
     """
-    run = store.folder(str(request.run_id))
-    if not run.path.exists():
-        return request, None
-    about = run.about()
-    if "request" not in about:
-        shutil.rmtree(run.path)
-        return request, None
-    final = {"succeeded"} if request.retry_failed else {"succeeded", "failed"}
-    if about.get("status") in final and (results := run.results()) is not None:
-        return request, results
-    return replace(request, run_id=None, resume=run.id), None
+    if request.resume is not None:
+        return replace(request, resume=store.run(request.resume).id)
+    return replace(request, run_id=request.run_id or new_run_id())
 
 
-def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[str, str]]:
-    """Return the request as it will be carried out, its run id, and its pins.
+def settled(request: RunRequest, store: Store) -> Settled:
+    """Return what carrying out a request that was ``named`` means, as the store is now.
 
-    A resumed run keeps the selection, the parameters and the clock it was started with.
+    A resumed run keeps the selection, the parameters and the clock it was started with. Only while
+    the store is locked nobody can make it mean something else.
+
+    Raises:
+        UsageError: the run cannot be begun, or not be gone on with.
     """
-    if request.resume is None:
-        run_id = request.run_id or new_run_id()
-        if request.run_id and (store.folder(run_id).path / "run.json").exists():
-            raise UsageError(f"there is a run '{run_id}' already; go on with it: --resume {run_id}")
-        return request, run_id, new_pins(run_id)
-    folder = store.run(request.resume)
+    if request.resume is None and request.run_id:
+        run = store.folder(request.run_id)
+        about = run.about()
+        if "request" not in about and "kind" not in about:  # new, or killed before it had begun
+            return Settled(request, new_pins(run.id))
+        if not request.resume_if_started:
+            raise UsageError(f"there is a run '{run.id}' already; go on with it: --resume {run.id}")
+        final = {"succeeded"} if request.retry_failed else {"succeeded", "failed"}
+        if about.get("status") in final and (results := run.results()) is not None:
+            return Settled(request, {}, results)
+        request = replace(request, run_id=None, resume=run.id)
+    return _resumed(request, store)
+
+
+def _resumed(request: RunRequest, store: Store) -> Settled:
+    folder = store.folder(str(request.resume))
     about = folder.about()
     if about.get("kind") == "backfill":
         raise UsageError(
@@ -136,6 +151,6 @@ def settled(request: RunRequest, store: Store) -> tuple[RunRequest, str, dict[st
             profile=Path(asked["profile"]) if asked["profile"] else None,
             options=(*(Override(**one) for one in asked.get("set", ())), *request.options),
         )
-        return request, folder.id, about["pins"]
+        return Settled(request, about["pins"])
     except KeyError as error:
         raise UsageError(f"run '{folder.id}' cannot be resumed: it never started") from error

@@ -16,7 +16,7 @@ from seeknal_k8s import cleaning, submission
 from seeknal_k8s.cli.app import execute
 from seeknal_k8s.errors import UsageError
 from seeknal_k8s.options.text import documents
-from seeknal_k8s.request import RunRequest, started
+from seeknal_k8s.request import RunRequest, settled
 from seeknal_k8s.results import RunResults
 from seeknal_k8s.settings import Settings
 from seeknal_k8s.store import Store
@@ -220,20 +220,30 @@ def test_a_runner_that_cannot_be_sized_is_refused() -> None:
 
 def test_a_repeated_command_goes_on_where_the_first_one_stopped(tmp_path: Path) -> None:
     store = Store.of(tmp_path, tmp_path)
-    asked = RunRequest(project=tmp_path, store=tmp_path, run_id="r1", select=("a",))
-    assert started(asked, store) == (asked, None)
+    asked = RunRequest(project=tmp_path, store=tmp_path, run_id="r1", resume_if_started=True)
+    assert settled(asked, store).request == asked
     folder = store.new_run("r1")
-    assert started(asked, store) == (asked, None)
-    assert not folder.path.exists()  # it had not begun, so it is no run
-    store.new_run("r1").note(status="running", request={})
-    again, ended = started(asked, store)
-    assert (again.resume, again.run_id, ended) == ("r1", None, None)
+    assert settled(asked, store).request == asked  # it had not begun, so it is no run
+    wanted = {"select": ["a"], "exclude": [], "full": False, "params": {}, "profile": None}
+    folder.note(status="running", request=wanted, pins={"today": "2024-01-01"})
+    again = settled(asked, store)
+    assert (again.request.resume, again.request.run_id, again.ended) == ("r1", None, None)
+    assert (again.request.select, again.pins) == (("a",), {"today": "2024-01-01"})
     folder.write_results(RunResults(run_id="r1"))
-    assert started(asked, store)[1] is None
+    assert settled(asked, store).ended is None
     folder.note(status="failed")
-    assert started(asked, store) == (asked, RunResults(run_id="r1"))
-    again, ended = started(replace(asked, retry_failed=True), store)
-    assert (again.resume, ended) == ("r1", None)
+    assert settled(asked, store).ended == RunResults(run_id="r1")
+    again = settled(replace(asked, retry_failed=True), store)
+    assert (again.request.resume, again.ended) == ("r1", None)
+
+
+def test_a_run_does_not_take_the_id_of_a_backfill(tmp_path: Path) -> None:
+    store = Store.of(tmp_path, tmp_path)
+    store.new_run("b1").note(kind="backfill", node="transform.a", status="running")
+    for again in (False, True):
+        asked = RunRequest(tmp_path, store=tmp_path, run_id="b1", resume_if_started=again)
+        with pytest.raises(UsageError, match=r"there is a run 'b1' already|'b1' is a backfill"):
+            settled(asked, store)
 
 
 def test_nothing_of_a_manifest_is_lost_on_the_way_through_yaml() -> None:

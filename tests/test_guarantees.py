@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
-from seeknal_k8s import exitcodes
+from seeknal_k8s import coordinator, exitcodes
 from seeknal_k8s.errors import ProjectRefused, StoreLocked, UsageError
+from seeknal_k8s.events import StoreAwaited
+from seeknal_k8s.request import RunRequest
 from seeknal_k8s.store import Store
 from tests.projects import write
 from tests.running import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from seeknal_k8s.events import Event
 
 MEDDLES = """
 from pathlib import Path
@@ -139,6 +145,27 @@ def test_an_old_run_is_not_resumed_over_a_newer_one(project: Path) -> None:
     assert run(project, run_id="new").results.success
     with pytest.raises(UsageError, match="'new' has published since"):
         run(project, resume="old")
+
+
+def test_a_resume_that_waited_for_the_newer_run_is_refused_as_well(project: Path) -> None:
+    transform(project, "a", "SELECT nothing FROM input_0", "source.orders")
+    assert not run(project, run_id="old").results.success
+    transform(project, "a", "SELECT id FROM input_0", "source.orders")
+    assert run(project, run_id="new").results.success
+    store = Store.of(project)
+    published = store.folder("new").path / "accepted.jsonl"
+    held = published.rename(project / "held.jsonl")  # as if it had published nothing yet
+
+    def publish(event: Event) -> None:
+        assert isinstance(event, StoreAwaited)
+        held.rename(published)
+        lock.close()
+
+    lock = ExitStack()
+    lock.enter_context(store.lock("new"))
+    asked = RunRequest(project, resume="old", wait=60.0)
+    with lock, pytest.raises(UsageError, match="'new' has published since"):
+        asyncio.run(coordinator.run(asked, publish))
 
 
 def test_features_that_could_not_be_consolidated_are_told_of(project: Path) -> None:
