@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 AGENT = "fanout-bench"
 PODS_PER_NODE = 250
+TEN_THOUSAND = 10_000
 AT_ONCE = 50
 """Requests at the same time in the bare loop."""
 
@@ -397,11 +398,11 @@ def main() -> None:
             finally:
                 plane.down()
         print(f"{title}: {figures[title]['seconds']:.0f} s", file=sys.stderr)
-    table = "\n".join(lines(figures, sentence(10_000)))
+    table = "\n".join(lines(figures, sentence(TEN_THOUSAND)))
     text = f"{machine()}, shared with the control plane.\n\n{table}"
     print(text)
     if given.write:
-        put("fanout", text)
+        put("fanout-10000" if given.jobs == TEN_THOUSAND else "fanout", text)
 
 
 if __name__ == "__main__":
