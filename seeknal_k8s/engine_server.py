@@ -167,19 +167,27 @@ class Server:
 
     def _probe(self, request: dict[str, Any]) -> None:
         from seeknal_k8s.engine import script  # noqa: PLC0415
-        from seeknal_k8s.supervisor import Child  # noqa: PLC0415
 
         project, folder = self._opened(), Path(request["environments"])
         env = {**os.environ, **self._environ, "SEEKNAL_PROJECT_PATH": str(project.request.root)}
         files = {project.node(node).file_path for node in request["nodes"]}
         scripts = [file for file in files if file.endswith(".py")]
         for header in {script.header_of(Path(file).read_text("utf-8")) for file in scripts}:
-            probe = script.start_probe(folder, header, env)
+            self._ask_uv(folder, header, env)
 
-            def answered(status: int, header: str = header) -> None:
+    def _ask_uv(self, folder: Path, header: str, env: dict[str, str]) -> None:
+        """Ask what ``uv run`` does, and once more with our own Python where its choice cannot work."""
+        from seeknal_k8s.engine import script  # noqa: PLC0415
+        from seeknal_k8s.supervisor import Child  # noqa: PLC0415
+
+        def answered(status: int) -> None:
+            ours = script.as_activated(env)
+            if ours and status == 0 and script.is_foreign(folder, header):
+                self._ask_uv(folder, header, ours)
+            else:
                 script.end_probe(folder, header, succeeded=status == 0)
 
-            self._supervise().children[probe] = Child(answered)
+        self._supervise().children[script.start_probe(folder, header, env)] = Child(answered)
 
     def _call_run(self, request: dict[str, Any]) -> None:
         spec, number = AttemptSpec.from_dict(request["spec"]), request["id"]
@@ -204,6 +212,7 @@ class Server:
         from seeknal_k8s.engine.publish import forget  # noqa: PLC0415
 
         project = self._opened()
+        project.outdate(request["outdated"])
 
         def work() -> int:
             forget(project, request["nodes"])

@@ -266,12 +266,15 @@ class Execution:
         """Have Seeknal's state forget the nodes that are about to run.
 
         Whatever stops this run, even a power cut, the next one then runs them again, instead of
-        taking outputs of two runs for one.
+        taking outputs of two runs for one. What was left out is not forgotten, for its output can be
+        read, but noted as out of date: once its inputs have run, nothing else would tell.
         """
         past = self._raw["state"] or {}
-        if nodes := [run.node.id for run in plan.runs if run.node.id in past]:
+        nodes = [run.node.id for run in plan.runs if run.node.id in past]
+        outdated = [node for node in plan.left_out if node in past]
+        if nodes or outdated:
             try:
-                await self._client.call("forget", nodes=nodes)
+                await self._client.call("forget", nodes=nodes, outdated=outdated)
             except EngineFailed as error:
                 raise self._state_unwritten(error) from error
 

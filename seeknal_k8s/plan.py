@@ -82,8 +82,9 @@ class NodeRun:
 class Plan:
     """What one run will do: ``runs``, in an order that respects ``waits_for``, and what it leaves.
 
-    ``cached`` are the nodes that do not run and whose output can be used. ``left_out`` are those
-    that do not run and have none, because a selection passed over them.
+    ``cached`` are the nodes that do not run and are up to date, or of a selection not asked about.
+    ``left_out`` are those that a selection or an exclusion passed over although they have no output
+    or, of an exclusion, one that is out of date or will be.
     """
 
     graph: Graph
@@ -113,7 +114,8 @@ def make(
         options: what each node asks for, by id.
         selected: run these, and what they cannot do without. None lets Seeknal's rules decide:
             what is new, changed, failed the last time, or reads such a node.
-        within: of all that is not selected one by one, only these, and what they cannot do without.
+        within: let the rules decide about these alone; ignored where ``selected`` is given. What they
+            cannot do without runs all the same.
         full: run every node.
 
     Raises:
@@ -123,14 +125,20 @@ def make(
         raise UsageError("a full run runs every node: drop either --full or the selection")
     usable = {key for key, past in state.items() if past.succeeded} - missing
     among = graph.nodes.keys() if within is None else within
+    refreshed: Causes = {}
     if full:
         causes: Causes = dict.fromkeys(among, (Reason.FORCED, "a full run was asked for"))
     elif selected is not None:
         causes = dict.fromkeys(selected, (Reason.SELECTED, "it was selected"))
     else:
         causes = _outdated(graph, state, missing, among)
-        causes |= _refreshed(graph, causes, refresh & among)
+        refreshed = _refreshed(graph, causes, refresh & among)
     causes |= _lacking(graph, causes, usable, state)
+    passed_over: set[str] = set()
+    if within is not None and selected is None:
+        outdated = _outdated(graph, state, missing, graph.nodes.keys())
+        passed_over = _passed_over(graph, outdated.keys(), causes.keys())
+    causes |= refreshed
     runs = tuple(
         NodeRun(
             node=node,
@@ -144,8 +152,8 @@ def make(
         if node.id in causes
     )
     idle = [key for key in graph.nodes if key not in causes]
-    cached = tuple(key for key in idle if key in usable)
-    return Plan(graph, runs, cached, left_out=tuple(key for key in idle if key not in usable))
+    cached = tuple(key for key in idle if key in usable and key not in passed_over)
+    return Plan(graph, runs, cached, left_out=tuple(key for key in idle if key not in cached))
 
 
 def critical_path(plan: Plan) -> dict[str, float]:
@@ -225,6 +233,16 @@ def _refreshed(graph: Graph, running: Causes, refresh: AbstractSet[str]) -> Caus
                 because = f"{reader} reads it, and its data may have changed"
                 causes.setdefault(ref, (Reason.NEEDED, because))
     return causes
+
+
+def _passed_over(graph: Graph, outdated: AbstractSet[str], running: AbstractSet[str]) -> set[str]:
+    """Return what is out of date and does not run, or reads what is so or what runs."""
+    found: set[str] = set()
+    for node in graph.nodes.values():
+        reads = any(ref in running or ref in found for ref in node.inputs)
+        if node.id not in running and (reads or node.id in outdated):
+            found.add(node.id)
+    return found
 
 
 def _lacking(

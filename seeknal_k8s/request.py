@@ -112,9 +112,10 @@ def settled(request: RunRequest, store: Store) -> Settled:
     """
     if request.resume is None and request.run_id:
         run = store.folder(request.run_id)
-        about = run.about()
-        if "request" not in about and "kind" not in about:  # new, or killed before it had begun
+        if not (run.path / "run.json").exists():  # new, or killed before it had begun
             return Settled(request, new_pins(run.id))
+        about = run.about()
+        _refuse_backfill(run.id, about)
         if not request.resume_if_started:
             raise UsageError(f"there is a run '{run.id}' already; go on with it: --resume {run.id}")
         final = {"succeeded"} if request.retry_failed else {"succeeded", "failed"}
@@ -127,11 +128,7 @@ def settled(request: RunRequest, store: Store) -> Settled:
 def _resumed(request: RunRequest, store: Store) -> Settled:
     folder = store.folder(str(request.resume))
     about = folder.about()
-    if about.get("kind") == "backfill":
-        raise UsageError(
-            f"'{folder.id}' is a backfill of {about.get('node')}\n"
-            "  → go on with it: the same command as before"
-        )
+    _refuse_backfill(folder.id, about)
     for newer in store.runs():
         if newer.id == folder.id:
             break
@@ -154,3 +151,11 @@ def _resumed(request: RunRequest, store: Store) -> Settled:
         return Settled(request, about["pins"])
     except KeyError as error:
         raise UsageError(f"run '{folder.id}' cannot be resumed: it never started") from error
+
+
+def _refuse_backfill(run_id: str, about: Mapping[str, Any]) -> None:
+    if about.get("kind") == "backfill":
+        raise UsageError(
+            f"'{run_id}' is a backfill of {about.get('node')}\n"
+            "  → go on with it: the same command as before"
+        )

@@ -65,7 +65,7 @@ def pytest_runtest_makereport(
     """Show with a failed test what its namespace was like, before that is gone."""
     report = yield
     namespace = getattr(item, "funcargs", {}).get("namespace")
-    if isinstance(namespace, harness.Namespace) and report.when == "call" and report.failed:
+    if isinstance(namespace, harness.Namespace) and report.when != "teardown" and report.failed:
         report.sections.append(("its namespace", namespace.described()))
     return report
 

@@ -23,7 +23,10 @@ BAD = Ending(1, "no such column: amount", started=1_735_725_600.0, seconds=1.5, 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("NAMESPACE", "IMAGE", "CONTEXT"):
+        monkeypatch.delenv(f"SEEKNAL_K8S_{name}", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    (tmp_path / "seeknal").mkdir()
     monkeypatch.chdir(tmp_path)
 
 
@@ -74,6 +77,8 @@ def test_a_node_of_a_local_run_is_told_of_without_a_cluster(
         "  no such column: amount",
         "  → seeknal-k8s logs transform.clean",
     ]
+    assert execute(["why", "clean", "--run", "r1"]) == 0
+    assert "  → seeknal-k8s logs transform.clean --run r1\n" in capsys.readouterr().out
     assert execute(["why", "clean", "--run", "r1", "--attempt", "1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["attempt"], told["reason"], told["job"]) == (1, "OOMKilled", None)
@@ -82,10 +87,14 @@ def test_a_node_of_a_local_run_is_told_of_without_a_cluster(
 def test_a_local_node_that_runs_is_said_to_run(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    an_attempt(a_run(store, "r1", status="running"), 1, None)
+    folder = a_run(store, "r1", status="running")
+    an_attempt(folder, 1, None)
+    an_attempt(folder, 2, None)
     with store.lock("r1"):
         assert execute(["why", NODE]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "it is running"
+        assert capsys.readouterr().out.splitlines()[-1] == "it is running"
+        assert execute(["why", NODE, "--attempt", "1"]) == 0
+        assert "nothing runs it" in capsys.readouterr().out
     assert execute(["why", NODE]) == 0  # nobody holds the lock any more
     assert "nothing runs it, and it left no result" in capsys.readouterr().out
 

@@ -9,6 +9,7 @@ import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 
 from seeknal_k8s import coordinator, exitcodes
@@ -136,6 +137,22 @@ def test_an_id_is_free_again_after_a_refused_project(project: Path) -> None:
         run(project, run_id="mine")
     (project / "seeknal/bad.yml").unlink()
     assert run(project, run_id="mine").results.success
+
+
+def test_what_was_left_out_of_a_run_is_run_by_the_next(project: Path) -> None:
+    transform(project, "a", "SELECT sum(value) AS total FROM input_0", "source.orders")
+    transform(project, "b", "SELECT total FROM input_0", "transform.a")
+    assert run(project).results.success
+    write(project, "orders.csv", "id,value\n1,10\n2,20\n3,30\n")
+    assert run(project, exclude=("transform.a",)).results.keys() == {"source.orders"}
+    after = run(project).results
+    assert {node: result.reason for node, result in after.items()} == {
+        "source.orders": "Cached",
+        "transform.a": "Succeeded",
+        "transform.b": "Succeeded",
+    }
+    made = duckdb.read_parquet(str(project / "target/intermediate/transform_b.parquet"))
+    assert made.fetchall() == [(60,)]
 
 
 def test_an_old_run_is_not_resumed_over_a_newer_one(project: Path) -> None:

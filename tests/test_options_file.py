@@ -218,7 +218,7 @@ def test_an_override_may_say_a_name_that_only_one_node_has() -> None:
     assert {key: one.options.cpu for key, one in resolved.items() if one.options.cpu == "2"} == {
         "transform.orders": "2"
     }
-    with pytest.raises(ProjectRefused, match="has no node `paid`"):
+    with pytest.raises(ProjectRefused, match="2 nodes are called `paid`"):
         resolve_all(OptionsFile(), nodes, parse_overrides(["paid:cpu=2"]))
 
 

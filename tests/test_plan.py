@@ -339,57 +339,61 @@ def test_selecting_a_node_and_what_reads_it_keeps_their_order() -> None:
 
 
 CHANGED_SOURCE = without(source__orders=PastRun("success", "v0"))
+AFTER_CHANGE = dict.fromkeys(
+    ("transform.clean", "transform.joined", "exposure.report"),
+    "upstream changed: source.orders runs again",
+)
 
 
 @pytest.mark.parametrize(
-    ("state", "excluded", "full", "expected"),
+    ("state", "excluded", "expected", "left_out"),
     [
-        pytest.param(ALL_DONE, {"rule.paid"}, False, {}, id="what is cached stays so"),
+        pytest.param(ALL_DONE, {"rule.paid"}, {}, set(), id="what is cached stays so"),
         pytest.param(
             CHANGED_SOURCE,
             {"rule.paid"},
-            False,
-            {
-                "source.orders": "changed: its file or its data changed",
-                "transform.clean": "upstream changed: source.orders runs again",
-                "transform.joined": "upstream changed: source.orders runs again",
-                "exposure.report": "upstream changed: source.orders runs again",
-            },
+            {"source.orders": "changed: its file or its data changed", **AFTER_CHANGE},
+            {"rule.paid"},
             id="what changed, but not what was left out",
         ),
         pytest.param(
-            CHANGED_SOURCE, {"source.orders"}, False, {}, id="nobody waits for what does not run"
+            CHANGED_SOURCE,
+            {"source.orders"},
+            {},
+            {"source.orders", "rule.paid", *AFTER_CHANGE},
+            id="nobody runs for what does not run",
         ),
         pytest.param(
             without("transform.clean", "rule.paid"),
             {"transform.clean"},
-            False,
             {
                 "rule.paid": "new: it has never run",
                 "transform.clean": "needed: rule.paid reads it, and it has never succeeded",
             },
+            {"transform.joined", "exposure.report"},
             id="what was left out runs where nothing goes without it",
-        ),
-        pytest.param(
-            ALL_DONE,
-            {"source.users", "transform.joined", "exposure.report"},
-            True,
-            dict.fromkeys(
-                ("source.orders", "transform.clean", "rule.paid"),
-                "forced: a full run was asked for",
-            ),
-            id="a full run of all others",
         ),
     ],
 )
 def test_a_run_that_leaves_nodes_out(
     state: Mapping[str, PastRun],
     excluded: set[str],
-    full: bool,  # noqa: FBT001 - pytest gives it by name
     expected: dict[str, str],
+    left_out: set[str],
 ) -> None:
-    made = plan(state=state, within=SHOP.nodes.keys() - excluded, full=full)
+    made = plan(state=state, within=SHOP.nodes.keys() - excluded)
     assert reasons(made) == expected
+    assert set(made.left_out) == left_out
+    assert set(made.cached) == SHOP.nodes.keys() - expected.keys() - left_out
+
+
+def test_a_full_run_may_leave_nodes_out() -> None:
+    made = plan(within={"source.orders", "transform.clean", "rule.paid"}, full=True)
+    assert reasons(made) == dict.fromkeys(
+        ("source.orders", "transform.clean", "rule.paid"), "forced: a full run was asked for"
+    )
+    assert made.left_out == ("transform.joined", "exposure.report")
+    assert made.cached == ("source.users",)
 
 
 # --- what holds for every plan -----------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
+from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults, skipped
 
 if TYPE_CHECKING:
     from seeknal_k8s.backfill.planning import BackfillPlan
@@ -46,6 +46,7 @@ def why_nothing_ran(shared: RunResults) -> str:
     causes = [
         f"  {node}: {next(iter(result.message.strip().splitlines()), result.reason)}"
         for node, result in shared.failed.items()
+        if not skipped(result)
     ]
     hidden = len(causes) - _TOLD
     lines = [

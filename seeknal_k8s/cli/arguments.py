@@ -77,7 +77,8 @@ class Selection:
             "--exclude",
             metavar="NODES",
             rich_help_panel=_WHAT,
-            help="Leave these nodes out of what would run. Repeatable.",
+            help="Leave these nodes out, unless what runs cannot do without; they run "
+            "the next time. Repeatable.",
         ),
     ] = None
     full: Annotated[

@@ -212,3 +212,7 @@ class Carrying:
             check_run_id(self.run_id)
         if self.detach and not self.submit:
             raise UsageError("--detach is for --submit: there is nobody else to go on with it")
+        if self.detach and self.dry_run:
+            raise UsageError(
+                "--detach follows nothing, and a --dry-run is nothing but what it says"
+            )

@@ -153,6 +153,8 @@ def _submit(node: str, range_: Range, how: Carrying, given: Given, *, as_json: b
             f"--profile {given.profile} is a file of this machine, which pods do not see\n"
             "  → give nodes its values by a Secret: `kubernetes: {env_from: [NAME]}`"
         )
+    if how.dry_run and as_json:
+        raise UsageError("with --submit a --dry-run is told by a pod, as text: leave --json out")
     # What is wrong is told here, not in a pod's log.
     _request(node, _HERE, range_, given, store=None, carrying=how).intervals()
     from seeknal_k8s.request import new_run_id  # noqa: PLC0415
@@ -188,7 +190,9 @@ def _submit(node: str, range_: Range, how: Carrying, given: Given, *, as_json: b
     command += [name for name, wanted in flags.items() if wanted]
     command += [f"--set={one}" for one in how.set or ()]
     coordination = submitting.Coordination(detach=how.detach)
-    return submitting.attend(how.run_id or new_run_id(), command, coordination, as_json=as_json)
+    # The Job of a dry run stays for a while, and must not be in the way of the real one.
+    run_id = new_run_id() if how.dry_run else how.run_id or new_run_id()
+    return submitting.attend(run_id, command, coordination, as_json=as_json)
 
 
 def _show_plan(made: "BackfillPlan", request: "BackfillRequest", *, as_json: bool) -> int:

@@ -14,7 +14,7 @@ from rich.text import Text
 from seeknal_k8s.cli import render, typed
 from seeknal_k8s.cli.arguments import AsJson, Project, StorePath
 from seeknal_k8s.cli.looking import NODE_HELP, store_of
-from seeknal_k8s.errors import NoCluster, UsageError
+from seeknal_k8s.errors import UsageError
 from seeknal_k8s.names import anchor_name
 from seeknal_k8s.progress import duration, plural
 from seeknal_k8s.store import LATEST, Store
@@ -205,32 +205,35 @@ def why(
             return await reasons.find(here.cluster, here.store, run_id, node, attempt=attempt)
 
     of_this_machine = _local(project, store, run)
-    try:
-        if of_this_machine is not None:
-            found = reasons.kept(*of_this_machine, node, attempt=attempt)
-        else:
-            found = asyncio.run(asked())
-    except NoCluster:
-        if not _has_a_cluster():
-            store_of(project, store).run(run)  # says which runs there are, if it is none of them
-        raise
+    if of_this_machine is not None:
+        found = reasons.kept(*of_this_machine, node, attempt=attempt)
+    else:
+        found = asyncio.run(asked())
     if as_json:
         render.print_json(reasons.document(found))
     else:
-        render.show(render.out(), reasons.lines(found, render.Here(project, store)))
+        here, latest = render.Here(project, store), run == LATEST
+        render.show(render.out(), reasons.lines(found, here, latest=latest))
     return 0
 
 
 def _local(project: Path, root: Path | None, text: str) -> tuple[Store, "RunFolder"] | None:
-    """Return the run that is meant and its store, if its nodes were processes of this machine."""
+    """Return the run that is meant and its store, if its nodes were processes of this machine.
+
+    Raises:
+        UsageError: there is no such run in the project, and no cluster to ask.
+    """
     if text == LATEST and root is None and _has_a_cluster():
         return None
     store = store_of(project, root)
     try:
         run = store.run(text)
     except UsageError:
+        if (project / "seeknal").is_dir() and not _has_a_cluster():
+            raise
         return None
-    return (store, run) if run.about().get("on") == "local" else None
+    on = run.about().get("on") or ("" if _has_a_cluster() else "local")
+    return (store, run) if on == "local" else None
 
 
 def _has_a_cluster() -> bool:

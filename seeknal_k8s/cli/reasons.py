@@ -115,10 +115,11 @@ def kept(store: Store, run: RunFolder, text: str, *, attempt: int | None = None)
     Raises:
         UsageError: the run has no such node, or no such attempt.
     """
+    going = past.status(store, run) == past.RUNNING  # looked at before the end, which may come now
     log = past.NodeLog(store, run, past.node_in(run, text), attempt)
     folder = log.folder()
     result = Ending.of(folder)
-    running = result is None and past.status(store, run) == past.RUNNING
+    running = going and result is None and folder == run.attempts_of(log.node)[-1]
     number = int(folder.name)
     return Reasons(
         run.id, log.node, number, None, None, (), result, sees_store=True, is_running=running
@@ -192,8 +193,11 @@ async def _events(cluster: Cluster, kind: str, about: Any) -> tuple[EventView, .
     return (await cluster.list(EVENTS, fields=fields)).items
 
 
-def lines(found: Reasons, here: Here) -> list[Text]:
-    """Return all of it for people: the timeline, what it used, and what to think of it."""
+def lines(found: Reasons, here: Here, *, latest: bool) -> list[Text]:
+    """Return all of it for people: the timeline, what it used, and what to think of it.
+
+    ``latest`` is whether the run is the one that other commands mean if they are told of none.
+    """
     told = [Text.assemble((found.node, "bold"), f"  attempt {found.attempt} of run {found.run}")]
     steps = found.steps
     for step in steps:
@@ -208,7 +212,7 @@ def lines(found: Reasons, here: Here) -> list[Text]:
         "log": f"kubectl logs {found.pod.name}" if found.pod else "",
     }
     told += [Text(), *(Text(f"  {name:<7} {value}") for name, value in facts.items() if value)]
-    return [*told, Text(), *_judged(found, here)]
+    return [*told, Text(), *_judged(found, here, latest=latest)]
 
 
 def _used(found: Reasons) -> str:
@@ -219,7 +223,7 @@ def _used(found: Reasons) -> str:
     return "its peak of memory stands in the store, which is not to be seen from here"
 
 
-def _judged(found: Reasons, here: Here) -> list[Text]:
+def _judged(found: Reasons, here: Here, *, latest: bool) -> list[Text]:
     judged, wait, ending = found.verdict, found.wait, found.ending
     if judged is None:
         return [Text(f"it is {found.clock}", style="bold")]
@@ -227,6 +231,8 @@ def _judged(found: Reasons, here: Here) -> list[Text]:
     state = f"it is {wait.clock}" if wait else f"exit code {ending.exit_code if ending else ''}"
     head = Text.assemble((f"{judged.reason}: {judged.summary}", "bold"), f" ({state})")
     hint = _hint(found, judged, here)
+    if hint and judged.hint.startswith("seeknal-k8s logs") and not latest:
+        hint += f" --run {found.run}"
     said = [Text(f"  {line}") for line in message.splitlines()[:12] if not judged.success]
     return [head, *said, *([Text(f"  → {hint}", style="cyan")] if hint else [])]
 

@@ -78,6 +78,12 @@ class Project:
         """
         return self.builder.nodes[node_id]
 
+    def outdate(self, node_ids: Iterable[str]) -> None:
+        """Have the last runs of nodes no longer say what they were made of: so they run again."""
+        for node_id in node_ids:
+            if self.state is not None and node_id in self.state.nodes:
+                self.state.nodes[node_id].hash = ""
+
 
 def open_project(request: Request) -> Project:
     """Read the project at ``request.root``, which becomes the working directory for good.

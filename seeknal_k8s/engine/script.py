@@ -79,6 +79,24 @@ def start_probe(folder: Path, header: str, env: Mapping[str, str]) -> int:
     return os.posix_spawnp("uv", ["uv", "run", str(probe)], env, file_actions=streams)
 
 
+def is_foreign(folder: Path, header: str) -> bool:
+    """Whether a probe that ended well ran in a Python that cannot import what is installed with us."""
+    text = environment_file(folder, header).with_suffix(".tmp").read_text(encoding="utf-8")
+    version: str = json.loads(text)["version"]
+    return version.split(".")[:2] != sys.version.split(".")[:2]
+
+
+def as_activated(env: Mapping[str, str]) -> dict[str, str] | None:
+    """Return ``env`` as if our virtual environment were active, None where a Python was chosen.
+
+    Without that ``uv run`` takes the first Python it finds, which may be of another version than
+    the one whose packages Seeknal's runner puts on its path: then no script gets beyond its imports.
+    """
+    if sys.prefix == sys.base_prefix or {"VIRTUAL_ENV", "UV_PYTHON"} & env.keys():
+        return None
+    return {**env, "VIRTUAL_ENV": sys.prefix}
+
+
 def end_probe(folder: Path, header: str, *, succeeded: bool) -> None:
     """Publish a probe's answer, or that there is none, to the processes that wait for it."""
     answer = environment_file(folder, header)
@@ -92,16 +110,22 @@ def end_probe(folder: Path, header: str, *, succeeded: bool) -> None:
 class _Environment:
     """What ``uv run`` gives a script, and that we can give it too."""
 
+    version: str
     path: Sequence[str]
     prefix: str
     exec_prefix: str
     executable: str
     environ: Mapping[str, str]
 
+    @property
+    def is_activated(self) -> bool:
+        """Whether ``uv run`` had to be told of our virtual environment."""
+        return "VIRTUAL_ENV" not in os.environ and self.environ.get("VIRTUAL_ENV") == sys.prefix
+
 
 def _environment(folder: Path | None, script: Path) -> _Environment | None:
-    """Return the probe's answer for this script, None where ``uv run`` has to do it."""
-    if folder is None or _shadowed(script):
+    """Return the probe's answer for this script, None where there is none."""
+    if folder is None:
         return None
     answer = environment_file(folder, header_of(script.read_text(encoding="utf-8")))
     deadline = time.monotonic() + _PATIENCE
@@ -110,9 +134,7 @@ def _environment(folder: Path | None, script: Path) -> _Environment | None:
             return None
         time.sleep(0.005)
     seen = json.loads(answer.read_text(encoding="utf-8"))
-    if seen is None or seen.pop("version") != sys.version:
-        return None
-    return _Environment(**seen)
+    return None if seen is None else _Environment(**seen)
 
 
 def _shadowed(script: Path) -> bool:
@@ -160,15 +182,17 @@ def _run(
     """Do what ``subprocess.run`` would with this ``uv run`` command, capturing text."""
     os.chdir(cwd)
     script = Path(command[-1])
-    found = _environment(environments, script) if _single_threaded() else None
+    found = _environment(environments, script)
     sys.stdout.flush()
     sys.stderr.flush()
     (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-    if found is None:
+    if found and found.version == sys.version and _single_threaded() and not _shadowed(script):
+        pid = _fork_script(script, found, env, (out_end, err_end))
+    else:
+        if found and found.is_activated:
+            env = {**env, "VIRTUAL_ENV": sys.prefix}
         streams = [(os.POSIX_SPAWN_DUP2, out_end, 1), (os.POSIX_SPAWN_DUP2, err_end, 2)]
         pid = os.posix_spawnp(command[0], command, env, file_actions=streams)
-    else:
-        pid = _fork_script(script, found, env, (out_end, err_end))
     os.close(out_end)
     os.close(err_end)
     kept = _tee({out: (1, bytearray()), err: (2, bytearray())}, time.monotonic() + timeout)

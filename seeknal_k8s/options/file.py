@@ -219,8 +219,14 @@ def _unmatched(
     named += [
         ("", f"{COMMAND_LINE} {o.node}:{o.key}", "node", o.node, ids) for o in overrides if o.node
     ]
-    return [
-        Problem(f"the project has no {what} `{name}`", did_you_mean(name, known), place, key=key)
-        for place, key, what, name, known in named
-        if name not in known
-    ]
+    problems = []
+    for place, key, what, name, known in named:
+        if name in known:
+            continue
+        same = [one for one in known if one.partition(".")[2] == name] if not place else []
+        if len(same) > 1:
+            said, fix = f"{len(same)} nodes are called `{name}`", f"write {' or '.join(same)}"
+        else:
+            said, fix = f"the project has no {what} `{name}`", did_you_mean(name, known)
+        problems.append(Problem(said, fix, place, key=key))
+    return problems

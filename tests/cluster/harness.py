@@ -162,9 +162,10 @@ class Namespace:
     def described(self) -> str:
         """Return its Jobs, pods and events, for a person who asks why a test has failed."""
         try:
-            events = self.kubectl("events", "--types", "Warning")
-            return f"{self.kubectl('get', 'jobs,pods', '--output', 'wide')}\n{events}"
-        except CommandFailed as error:
+            soon = "--request-timeout=10s"
+            events = self.kubectl("events", "--types", "Warning", soon)
+            return f"{self.kubectl('get', 'jobs,pods', '--output', 'wide', soon)}\n{events}"
+        except (CommandFailed, subprocess.TimeoutExpired) as error:
             return str(error)
 
     def is_ready(self) -> bool:
