@@ -139,7 +139,23 @@ def make(
         outdated = _outdated(graph, state, missing, graph.nodes.keys())
         passed_over = _passed_over(graph, outdated.keys(), causes.keys())
     causes |= refreshed
-    runs = tuple(
+    idle = [key for key in graph.nodes if key not in causes]
+    cached = {key for key in idle if key in usable and key not in passed_over}
+    return Plan(
+        graph,
+        runs=_runs(graph, causes, state, options),
+        cached=tuple(key for key in idle if key in cached),
+        left_out=tuple(key for key in idle if key not in cached),
+    )
+
+
+def _runs(
+    graph: Graph,
+    causes: Causes,
+    state: Mapping[str, PastRun],
+    options: Mapping[str, Resolved],
+) -> tuple[NodeRun, ...]:
+    return tuple(
         NodeRun(
             node=node,
             reason=causes[node.id][0],
@@ -151,9 +167,6 @@ def make(
         for node in graph.nodes.values()
         if node.id in causes
     )
-    idle = [key for key in graph.nodes if key not in causes]
-    cached = tuple(key for key in idle if key in usable and key not in passed_over)
-    return Plan(graph, runs, cached, left_out=tuple(key for key in idle if key not in cached))
 
 
 def critical_path(plan: Plan) -> dict[str, float]:
