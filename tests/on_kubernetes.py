@@ -11,7 +11,9 @@ import subprocess
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -95,6 +97,22 @@ class Volume:
         (job,) = self.jobs(node_id)
         return str(job["metadata"]["name"])
 
+    def created(self) -> Counter[str]:
+        """Return how often each Job of ours was created, as the API server's audit log has it."""
+        requests = self.namespace.requests()
+        mine = [r for r in requests if r.call == "create jobs" and r.code == HTTPStatus.CREATED]
+        return Counter(request.name for request in mine)
+
+    def begun(self, prefix: str = "") -> Counter[str]:
+        """Return how often a pod of each Job, or index, was given to a machine, by the same log."""
+        requests = self.namespace.requests()
+        bound = [
+            r.name
+            for r in requests
+            if r.call == "create pods/binding" and r.code == HTTPStatus.CREATED
+        ]
+        return Counter(name.rpartition("-")[0] for name in bound if name.startswith(prefix))
+
     def wait_for_mark(self, name: str) -> None:
         """Wait until a node has left this file."""
         until((self.marks / name).exists, f"the mark of {name}", seconds=LONG)
@@ -123,6 +141,12 @@ class Volume:
     def run(self, *, settings: dict[str, str] | None = None, **request: Any) -> Running:
         """Run the project in a thread, which is over when the ``with`` block is."""
         return Running(self, settings or {}, request)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill a coordinator as a power cut does, and see that it is gone."""
+    process.kill()
+    process.communicate()
 
 
 @contextlib.contextmanager

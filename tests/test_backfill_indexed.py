@@ -11,7 +11,7 @@ import pytest
 
 from seeknal_k8s.manifest import GRACE
 from tests.cluster.harness import until
-from tests.on_kubernetes import LONG, Volume, volume
+from tests.on_kubernetes import LONG, Volume, kill, volume
 from tests.projects import write
 from tests.running import new_project, python
 from tests.test_backfill_kubernetes import KEPT
@@ -64,11 +64,6 @@ def jobs(store: Volume) -> dict[str, dict[str, Any]]:
     }
 
 
-def created(store: Volume) -> list[str]:
-    requests = store.namespace.requests(agent="seeknal-k8s/")
-    return [r.name for r in requests if r.call == "create jobs" and r.code == 201]
-
-
 def test_a_job_that_is_ahead_of_its_coordinator_runs_nothing_twice(store: Volume) -> None:
     """As after a crash, or when a pod is started before the end of the last one has been noticed."""
     by_day(store, waits(store))
@@ -105,7 +100,7 @@ def test_an_index_that_fails_is_tried_again_in_a_job_of_its_own(store: Volume) -
     assert "5 intervals: 4 done, 1 failed" in said
     assert "✗ 2025-01-04/2025-01-05  NodeFailed" in said
     assert sorted(jobs(store)) == ["Indexed 1", "NonIndexed 2"]
-    assert len(created(store)) == 3
+    assert store.created().total() == 3
     why = program(store, "why", "2025-01-02/2025-01-03", "--run", "b1", "--attempt", "1", **KEPT)
     assert why.returncode == 0, why.stderr
     assert "the first time" in why.stdout
@@ -169,8 +164,7 @@ def test_begun_again_it_has_the_speed_that_is_asked_for_then(store: Volume) -> N
     by_day(store, waits(store))
     process = start(store, 3, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
-    process.kill()
-    process.communicate()
+    kill(process)
     process = start(store, 3, "--max-parallel", "3")
     for day in ("2025-01-02", "2025-01-03"):
         store.wait_for_mark(day)
@@ -184,8 +178,7 @@ def test_a_job_for_days_that_nobody_asks_for_any_more_is_ended(store: Volume) ->
     by_day(store, waits(store))
     process = start(store, 4, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
-    process.kill()
-    process.communicate()
+    kill(process)
     process = start(store, 6, "--max-parallel", "1", first=3)
     store.wait_for_mark("2025-01-03")
     store.mark("go")
@@ -202,8 +195,7 @@ def test_an_indexed_job_can_be_gone_on_with_as_jobs(store: Volume) -> None:
     by_day(store, waits(store))
     process = start(store, 3, "--max-parallel", "1")
     store.wait_for_mark("2025-01-01")
-    process.kill()
-    process.communicate()
+    kill(process)
     process = start(store, 3, "--no-indexed")
     for day in ("2025-01-02", "2025-01-03"):
         store.wait_for_mark(day)

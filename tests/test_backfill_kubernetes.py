@@ -6,7 +6,6 @@ The year is cut into pieces of 15 days, to be quick; YEAR_CHUNK=1 makes it a pod
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 from collections import Counter
 from functools import partial
@@ -19,7 +18,7 @@ from seeknal_k8s.backfill.ledger import Ledger
 from seeknal_k8s.store import Store
 from tests.cluster.harness import REPOSITORY, until
 from tests.faithful import EXAMPLE, copy_project, ours
-from tests.on_kubernetes import Volume, volume
+from tests.on_kubernetes import Volume, kill, volume
 from tests.small import PROGRAM
 
 if TYPE_CHECKING:
@@ -62,19 +61,6 @@ def rows(root: Path) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
-def created(store: Volume) -> Counter[str]:
-    """Return how often each Job was created, as the API server's audit log has it."""
-    requests = store.namespace.requests()
-    return Counter(r.name for r in requests if r.call == "create jobs" and r.code == 201)
-
-
-def pods(store: Volume) -> Counter[str]:
-    """Return how often a pod of each Job, or index, was given to a machine, as the audit log has it."""
-    requests = store.namespace.requests()
-    bound = [r.name for r in requests if r.call == "create pods/binding" and r.code == 201]
-    return Counter(name.rpartition("-")[0] for name in bound if name.startswith(STEM))
-
-
 def _done(store: Volume, enough: int) -> bool:
     return len(ledger(store.path).done()) >= enough
 
@@ -91,16 +77,15 @@ def test_a_year_killed_twice_is_once_in_ledger_audit_log_and_data(
     for enough in (CHUNK, 6 * CHUNK):
         process = start(store, *asked)
         until(partial(_done, store, enough), f"{enough} days", seconds=LONG)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        kill(process)
     process = start(store, *asked)
     said, _ = process.communicate(timeout=LONG)
     assert process.returncode == 0, said
 
     assert len(ledger(store.path).done()) == 365
     assert len(store.jobs(NODE)) == jobs
-    assert set(created(store).values()) == {1}
-    started = pods(store)
+    assert set(store.created().values()) == {1}
+    started = store.begun(STEM)
     assert (len(started), set(started.values())) == (PIECES, {1})
     calls = [r for r in store.namespace.requests() if r.user == "admin"]
     record_property(

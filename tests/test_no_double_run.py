@@ -86,7 +86,7 @@ class Work:
 
     def evidence(self, store: Volume) -> dict[str, object]:
         """Return what is left: how often each Job was created and each pod begun, and what is told."""
-        return {"created": created(store), "begun": begun(store), **self.told(store.path)}
+        return {"created": store.created(), "begun": store.begun(), **self.told(store.path)}
 
 
 async def coordinate(store: Volume, work: Work, kubeconfig: str) -> asyncio.subprocess.Process:
@@ -125,19 +125,6 @@ async def killed_at(store: Volume, work: Work, number: int, *, answered: bool) -
             said, _ = await asyncio.wait_for(process.communicate(), LONG)
         assert process.returncode == 0, f"killed at call {number}: {said.decode()}"
     return asked, killed
-
-
-def created(store: Volume) -> Counter[str]:
-    """Return how often each Job was created."""
-    requests = store.namespace.requests()
-    return Counter(r.name for r in requests if r.call == "create jobs" and r.code == 201)
-
-
-def begun(store: Volume) -> Counter[str]:
-    """Return how often a pod of each Job, or index, was given to a machine."""
-    requests = store.namespace.requests()
-    bound = [r.name for r in requests if r.call == "create pods/binding" and r.code == 201]
-    return Counter(name.rpartition("-")[0] for name in bound)
 
 
 def of_run(path: Path) -> dict[str, object]:
@@ -182,8 +169,8 @@ async def test_a_coordinator_killed_at_any_call_runs_nothing_twice(
     with work.place(cluster, image) as undisturbed:
         calls_made, _ = await killed_at(undisturbed, work, 0, answered=False)
         wanted = work.evidence(undisturbed)
-        assert (len(created(undisturbed)), len(begun(undisturbed))) == (jobs, pods)
-        for counts in (created(undisturbed), begun(undisturbed), wanted["accepted"]):
+        assert (len(undisturbed.created()), len(undisturbed.begun())) == (jobs, pods)
+        for counts in (undisturbed.created(), undisturbed.begun(), wanted["accepted"]):
             assert set(counts.values()) == {1}  # type: ignore[attr-defined]
 
         async def disturbed(number: int, *, answered: bool) -> bool:
