@@ -11,6 +11,7 @@ Requests, each with ``id`` and ``call``; every one is answered by ``{"id", "ok"|
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -175,19 +176,30 @@ class Server:
         for header in {script.header_of(Path(file).read_text("utf-8")) for file in scripts}:
             self._ask_uv(folder, header, env)
 
-    def _ask_uv(self, folder: Path, header: str, env: dict[str, str]) -> None:
-        """Ask what ``uv run`` does, and once more with our own Python where its choice cannot work."""
+    def _ask_uv(
+        self, folder: Path, header: str, env: dict[str, str], first: dict[str, Any] | None = None
+    ) -> None:
+        """Ask what ``uv run`` does, and once more with our own Python where its choice cannot work.
+
+        ``first`` is what it said the first time, which stands where the second helps nobody.
+        """
         from seeknal_k8s.engine import script  # noqa: PLC0415
         from seeknal_k8s.supervisor import Child  # noqa: PLC0415
 
-        def answered(status: int) -> None:
-            ours = script.as_activated(env)
-            if ours and status == 0 and script.is_foreign(folder, header):
-                self._ask_uv(folder, header, ours)
-            else:
-                script.end_probe(folder, header, succeeded=status == 0)
+        ours = script.with_ours(env, header)
+        told = ours if first else {}
 
-        self._supervise().children[script.start_probe(folder, header, env)] = Child(answered)
+        def answered(status: int) -> None:
+            seen = script.seen(folder, header, told) if status == 0 else None
+            helps = seen is not None and not script.is_foreign(seen)
+            if seen and ours and not helps and not first:
+                with contextlib.suppress(OSError):  # no room for another process now
+                    self._ask_uv(folder, header, env, seen)
+                    return
+            script.publish_answer(folder, header, seen if helps or not first else first)
+
+        probe = script.start_probe(folder, header, env, told)
+        self._supervise().children[probe] = Child(answered)
 
     def _call_run(self, request: dict[str, Any]) -> None:
         spec, number = AttemptSpec.from_dict(request["spec"]), request["id"]

@@ -188,6 +188,7 @@ class Execution:
             digest=plan.graph.digest,
             pins=self._pins,
             plan=[run.node.id for run in plan.runs],
+            outdated=self._outdated(plan),
             nodes={run.node.id: self._folder.bundle(run.node.id).name for run in plan.runs},
             request={
                 "set": [asdict(override) for override in request.options],
@@ -267,16 +268,29 @@ class Execution:
 
         Whatever stops this run, even a power cut, the next one then runs them again, instead of
         taking outputs of two runs for one. What was left out is not forgotten, for its output can be
-        read, but noted as out of date: once its inputs have run, nothing else would tell.
+        read, but noted as out of date.
         """
         past = self._raw["state"] or {}
         nodes = [run.node.id for run in plan.runs if run.node.id in past]
-        outdated = [node for node in plan.left_out if node in past]
+        outdated = [node for node in self._outdated(plan) if node in past]
         if nodes or outdated:
             try:
                 await self._client.call("forget", nodes=nodes, outdated=outdated)
             except EngineFailed as error:
                 raise self._state_unwritten(error) from error
+
+    def _outdated(self, plan: Plan) -> list[str]:
+        """Return what was left out although its inputs run: once they have, nothing else would tell.
+
+        A run that is gone on with has it from its beginning.
+        """
+        noted: list[str] | None = self._folder.about().get("outdated")
+        if noted is not None:
+            return noted
+        if self._request.select:  # as in Seeknal, a selection is no business of what reads it
+            return []
+        running, nodes = {run.node.id for run in plan.runs}, plan.graph.nodes
+        return [node for node in plan.left_out if running & set(nodes[node].inputs)]
 
     async def _publish(self, runner: Runner, plan: Plan) -> None:
         """Let Seeknal know what ran, once, in its own files."""

@@ -125,20 +125,21 @@ def make(
         raise UsageError("a full run runs every node: drop either --full or the selection")
     usable = {key for key, past in state.items() if past.succeeded} - missing
     among = graph.nodes.keys() if within is None else within
-    refreshed: Causes = {}
-    if full:
-        causes: Causes = dict.fromkeys(among, (Reason.FORCED, "a full run was asked for"))
-    elif selected is not None:
-        causes = dict.fromkeys(selected, (Reason.SELECTED, "it was selected"))
-    else:
-        causes = _outdated(graph, state, missing, among)
-        refreshed = _refreshed(graph, causes, refresh & among)
-    causes |= _lacking(graph, causes, usable, state)
     passed_over: set[str] = set()
-    if within is not None and selected is None:
-        outdated = _outdated(graph, state, missing, graph.nodes.keys())
-        passed_over = _passed_over(graph, outdated.keys(), causes.keys())
-    causes |= refreshed
+    if selected is not None:
+        causes: Causes = dict.fromkeys(selected, (Reason.SELECTED, "it was selected"))
+        _add_lacking(graph, causes, usable, state)
+    else:
+        if full:
+            causes = dict.fromkeys(among, (Reason.FORCED, "a full run was asked for"))
+        else:
+            causes = _outdated(graph, state, missing, among)
+        _add_lacking(graph, causes, usable, state, among)
+        if within is not None:
+            outdated = _outdated(graph, state, missing, graph.nodes.keys())
+            passed_over = _passed_over(graph, outdated.keys(), causes.keys())
+        if not full:
+            causes |= _refreshed(graph, causes, refresh & among)
     idle = [key for key in graph.nodes if key not in causes]
     cached = {key for key in idle if key in usable and key not in passed_over}
     return Plan(
@@ -256,6 +257,23 @@ def _passed_over(graph: Graph, outdated: AbstractSet[str], running: AbstractSet[
         if node.id not in running and (reads or node.id in outdated):
             found.add(node.id)
     return found
+
+
+def _add_lacking(
+    graph: Graph,
+    causes: Causes,
+    usable: AbstractSet[str],
+    state: Mapping[str, PastRun],
+    among: AbstractSet[str] = frozenset(),
+) -> None:
+    """Add what the others cannot do without and, of those ``among``, what reads it in its turn."""
+    while new := _lacking(graph, causes, usable, state):
+        for node in graph.nodes.values():
+            if node.id in among and node.id not in causes and node.id not in new:
+                read = [ref for ref in node.inputs if ref in new]
+                if read:
+                    new[node.id] = (Reason.UPSTREAM_CHANGED, f"{read[0]} runs again")
+        causes |= new
 
 
 def _lacking(

@@ -112,10 +112,11 @@ def settled(request: RunRequest, store: Store) -> Settled:
     """
     if request.resume is None and request.run_id:
         run = store.folder(request.run_id)
-        if not (run.path / "run.json").exists():  # new, or killed before it had begun
-            return Settled(request, new_pins(run.id))
         about = run.about()
         _refuse_backfill(run.id, about)
+        lost = request.resume_if_started and "request" not in about
+        if lost or not (run.path / "run.json").exists():  # new, or killed before it had begun
+            return Settled(request, new_pins(run.id))
         if not request.resume_if_started:
             raise UsageError(f"there is a run '{run.id}' already; go on with it: --resume {run.id}")
         final = {"succeeded"} if request.retry_failed else {"succeeded", "failed"}

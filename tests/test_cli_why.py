@@ -23,7 +23,7 @@ BAD = Ending(1, "no such column: amount", started=1_735_725_600.0, seconds=1.5, 
 
 @pytest.fixture(autouse=True)
 def no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("NAMESPACE", "IMAGE", "CONTEXT"):
+    for name in ("NAMESPACE", "IMAGE", "CONTEXT", "STORE_CLAIM", "STORE_PATH", "ON"):
         monkeypatch.delenv(f"SEEKNAL_K8S_{name}", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
     (tmp_path / "seeknal").mkdir()

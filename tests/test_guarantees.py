@@ -144,7 +144,9 @@ def test_what_was_left_out_of_a_run_is_run_by_the_next(project: Path) -> None:
     transform(project, "b", "SELECT total FROM input_0", "transform.a")
     assert run(project).results.success
     write(project, "orders.csv", "id,value\n1,10\n2,20\n3,30\n")
-    assert run(project, exclude=("transform.a",)).results.keys() == {"source.orders"}
+    for ran in ({"source.orders"}, set(), set()):  # what was left out makes nobody run
+        results = run(project, exclude=("transform.a",)).results
+        assert {node for node, result in results.items() if result.reason != "Cached"} == ran
     after = run(project).results
     assert {node: result.reason for node, result in after.items()} == {
         "source.orders": "Cached",

@@ -29,11 +29,19 @@ def folder_of_another() -> Path:
     pytest.skip("there is no other Python beside ours")
 
 
-@pytest.mark.parametrize("alone", [True, False], ids=["in a fork", "by uv"])
-def test_a_script_runs_in_our_python_where_nothing_says_which(tmp_path: Path, alone: bool) -> None:  # noqa: FBT001
+HEADER = "# /// script\n# dependencies = []\n# ///\n"
+
+
+@pytest.mark.parametrize("header", ["", HEADER], ids=["plain", "with a header"])
+@pytest.mark.parametrize("way", ["in a fork", "by uv"])
+def test_a_script_runs_in_our_python_where_nothing_says_which(
+    tmp_path: Path, way: str, header: str
+) -> None:
     project = new_project(tmp_path)
     python(project, "mine", "print('python', *sys.version_info[:2])")
-    if not alone:  # a module that is imported already, so no fork of ours can run the script
+    file = project / "seeknal/py/mine.py"
+    file.write_text(header + file.read_text())
+    if way == "by uv":  # a module that is imported already, so no fork of ours can run the script
         (project / "seeknal_k8s.py").write_text("")
     env = environment(tmp_path / "home")
     env["PATH"] = f"{folder_of_another()}{os.pathsep}{env['PATH']}"

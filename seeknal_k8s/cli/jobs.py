@@ -240,4 +240,6 @@ def _has_a_cluster() -> bool:
     """Whether the settings name something in a cluster."""
     from seeknal_k8s.settings import load  # noqa: PLC0415
 
-    return bool({"namespace", "image", "context"} & load().model_fields_set)
+    settings = load()
+    of_a_cluster = {"namespace", "image", "context", "store_claim", "store_path"}
+    return settings.on == "kubernetes" or bool(of_a_cluster & settings.model_fields_set)

@@ -61,49 +61,64 @@ def environment_file(folder: Path, header: str) -> Path:
     return folder / f"{sha256(header.encode()).hexdigest()[:16]}.json"
 
 
-def start_probe(folder: Path, header: str, env: Mapping[str, str]) -> int:
+def start_probe(folder: Path, header: str, env: Mapping[str, str], told: Mapping[str, str]) -> int:
     """Ask ``uv run`` what it would run a script with this header in; return the process id.
 
-    The working directory has to be the project. ``end_probe`` publishes the answer.
+    ``told`` is what it finds in its environment besides ``env``. The working directory has to be
+    the project. ``seen`` reads the answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    answer = environment_file(folder, header)
-    probe = answer.with_suffix(".py")
+    probe = _probe_file(folder, header, told)
     probe.write_text(f"{header}\n{_PROBE}", encoding="utf-8")
     write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     streams = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, str(answer.with_suffix(".tmp")), write, 0o600),
+        (os.POSIX_SPAWN_OPEN, 1, str(probe.with_suffix(".tmp")), write, 0o600),
         (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
     ]
-    return os.posix_spawnp("uv", ["uv", "run", str(probe)], env, file_actions=streams)
+    command = ["uv", "run", str(probe)]
+    return os.posix_spawnp("uv", command, {**env, **told}, file_actions=streams)
 
 
-def is_foreign(folder: Path, header: str) -> bool:
-    """Whether a probe that ended well ran in a Python that cannot import what is installed with us."""
-    text = environment_file(folder, header).with_suffix(".tmp").read_text(encoding="utf-8")
-    version: str = json.loads(text)["version"]
+def _probe_file(folder: Path, header: str, told: Mapping[str, str]) -> Path:
+    # Each has a name of its own: by that uv finds the environment it has made for a script.
+    return environment_file(folder, header).with_suffix(".ours.py" if told else ".py")
+
+
+def seen(folder: Path, header: str, told: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what a probe that has ended well saw, None if that is not to be understood."""
+    try:
+        text = _probe_file(folder, header, told).with_suffix(".tmp").read_text(encoding="utf-8")
+        return {**json.loads(text), "told": dict(told)}
+    except (OSError, ValueError, TypeError):  # a module of the user's that prints when it starts
+        return None
+
+
+def is_foreign(answer: Mapping[str, Any]) -> bool:
+    """Whether a probe ran in a Python that cannot import what is installed with us."""
+    version: str = answer["version"]
     return version.split(".")[:2] != sys.version.split(".")[:2]
 
 
-def as_activated(env: Mapping[str, str]) -> dict[str, str] | None:
-    """Return ``env`` as if our virtual environment were active, None where a Python was chosen.
+def with_ours(env: Mapping[str, str], header: str) -> dict[str, str]:
+    """Return what tells ``uv run`` to take our Python; nothing where another one was chosen.
 
-    Without that ``uv run`` takes the first Python it finds, which may be of another version than
-    the one whose packages Seeknal's runner puts on its path: then no script gets beyond its imports.
+    Untold it takes the first Python it finds, which may be of another version than the one whose
+    packages Seeknal's runner puts on its path: then no script gets beyond its imports. For a script
+    with a header uv makes an environment of its own and only minds a Python that is named.
     """
-    if sys.prefix == sys.base_prefix or {"VIRTUAL_ENV", "UV_PYTHON"} & env.keys():
-        return None
-    return {**env, "VIRTUAL_ENV": sys.prefix}
+    chosen = {"VIRTUAL_ENV", "UV_PYTHON", "CONDA_PREFIX"} & env.keys() or Path(".venv").exists()
+    if chosen or sys.prefix == sys.base_prefix:
+        return {}
+    return {"UV_PYTHON": sys.executable} if header else {"VIRTUAL_ENV": sys.prefix}
 
 
-def end_probe(folder: Path, header: str, *, succeeded: bool) -> None:
+def publish_answer(folder: Path, header: str, answer: Mapping[str, Any] | None) -> None:
     """Publish a probe's answer, or that there is none, to the processes that wait for it."""
-    answer = environment_file(folder, header)
-    temporary = answer.with_suffix(".tmp")
-    if not succeeded:
-        temporary.write_text("null", encoding="utf-8")
-    temporary.replace(answer)
+    file = environment_file(folder, header)
+    temporary = file.with_suffix(".new")
+    temporary.write_text(json.dumps(answer), encoding="utf-8")
+    temporary.replace(file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +131,7 @@ class _Environment:
     exec_prefix: str
     executable: str
     environ: Mapping[str, str]
-
-    @property
-    def is_activated(self) -> bool:
-        """Whether ``uv run`` had to be told of our virtual environment."""
-        return "VIRTUAL_ENV" not in os.environ and self.environ.get("VIRTUAL_ENV") == sys.prefix
+    told: Mapping[str, str]
 
 
 def _environment(folder: Path | None, script: Path) -> _Environment | None:
@@ -133,8 +144,8 @@ def _environment(folder: Path | None, script: Path) -> _Environment | None:
         if not answer.with_suffix(".py").exists() or time.monotonic() > deadline:
             return None
         time.sleep(0.005)
-    seen = json.loads(answer.read_text(encoding="utf-8"))
-    return None if seen is None else _Environment(**seen)
+    published = json.loads(answer.read_text(encoding="utf-8"))
+    return None if published is None else _Environment(**published)
 
 
 def _shadowed(script: Path) -> bool:
@@ -189,8 +200,7 @@ def _run(
     if found and found.version == sys.version and _single_threaded() and not _shadowed(script):
         pid = _fork_script(script, found, env, (out_end, err_end))
     else:
-        if found and found.is_activated:
-            env = {**env, "VIRTUAL_ENV": sys.prefix}
+        env = {**env, **(found.told if found else {})}
         streams = [(os.POSIX_SPAWN_DUP2, out_end, 1), (os.POSIX_SPAWN_DUP2, err_end, 2)]
         pid = os.posix_spawnp(command[0], command, env, file_actions=streams)
     os.close(out_end)
