@@ -106,19 +106,26 @@ def test_an_input_that_vanished_is_named_and_nothing_is_made_of_it(project: Path
     assert "source_orders.parquet" in result.message
 
 
+def killed_at(node: str, project: Path, request: str) -> None:
+    """Run a project in a process that dies at the first event about this node."""
+    code = f"""
+import asyncio, os, pathlib, signal
+from seeknal_k8s import RunRequest, run
+
+def observe(event):
+    if getattr(event, "node", "") == {node!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(run(RunRequest(pathlib.Path({str(project)!r}), {request}), observe))
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+
+
 def test_a_state_never_vouches_for_nodes_of_a_run_that_was_killed(project: Path) -> None:
     transform(project, "a", "SELECT * FROM input_0", "source.orders")
     assert run(project).results.success
-    kills = "import os, signal\n\ndef observe(event):\n"
-    kills += (
-        "    if getattr(event, 'node', '') == 'transform.a': os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    code = (
-        f"{kills}\nimport asyncio, pathlib\nfrom seeknal_k8s import RunRequest, run\n"
-        f"asyncio.run(run(RunRequest(pathlib.Path({str(project)!r}), full=True), observe))\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert killed.returncode == -9
+    killed_at("transform.a", project, "full=True")
     state = json.loads((project / "target/run_state.json").read_text())
     assert state["nodes"] == {}
     assert {result.reason for result in run(project).results.values()} == {"Succeeded"}
@@ -155,6 +162,15 @@ def test_what_was_left_out_of_a_run_is_run_by_the_next(project: Path) -> None:
     }
     made = duckdb.read_parquet(str(project / "target/intermediate/transform_b.parquet"))
     assert made.fetchall() == [(60,)]
+
+
+def test_what_a_killed_run_has_left_out_is_known_to_who_goes_on_with_it(project: Path) -> None:
+    transform(project, "a", "SELECT sum(value) AS total FROM input_0", "source.orders")
+    assert run(project).results.success
+    write(project, "orders.csv", "id,value\n1,10\n2,20\n3,30\n")
+    killed_at("source.orders", project, "run_id='r1', exclude=('transform.a',)")
+    assert run(project, resume="r1").results.success
+    assert run(project)["transform.a"].reason == "Succeeded"
 
 
 def test_an_old_run_is_not_resumed_over_a_newer_one(project: Path) -> None:
