@@ -98,20 +98,18 @@ class Volume:
         return str(job["metadata"]["name"])
 
     def created(self) -> Counter[str]:
-        """Return how often each Job of ours was created, as the API server's audit log has it."""
-        requests = self.namespace.requests()
-        mine = [r for r in requests if r.call == "create jobs" and r.code == HTTPStatus.CREATED]
-        return Counter(request.name for request in mine)
+        """Return how often each Job was created, as the API server's audit log has it."""
+        return Counter(self._made("create jobs"))
 
     def begun(self, prefix: str = "") -> Counter[str]:
         """Return how often a pod of each Job, or index, was given to a machine, by the same log."""
-        requests = self.namespace.requests()
-        bound = [
-            r.name
-            for r in requests
-            if r.call == "create pods/binding" and r.code == HTTPStatus.CREATED
-        ]
+        bound = self._made("create pods/binding")
         return Counter(name.rpartition("-")[0] for name in bound if name.startswith(prefix))
+
+    def _made(self, call: str) -> list[str]:
+        """Return the name in each request of this kind that has made something."""
+        requests = self.namespace.requests()
+        return [r.name for r in requests if r.call == call and r.code == HTTPStatus.CREATED]
 
     def wait_for_mark(self, name: str) -> None:
         """Wait until a node has left this file."""

@@ -16,13 +16,12 @@ from seeknal_k8s.attempt import Ending
 from seeknal_k8s.cli.app import execute
 from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
 from seeknal_k8s.store import Store
+from tests.past_runs import NODES, a_run, an_attempt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from seeknal_k8s.store import RunFolder
-
-NODES = ("source.orders", "transform.clean", "transform.daily", "rule.clean")
 
 GOOD = PrefectRunResult(
     success=True,
@@ -64,32 +63,6 @@ def store(tmp_path: Path) -> Store:
     store = Store.of(tmp_path)
     store.prepare()
     return store
-
-
-def a_run(store: Store, run_id: str, *, status: str = "running", day: int = 1) -> RunFolder:
-    folder = store.new_run(run_id)
-    folder.note(
-        id=run_id,
-        project=str(store.root.parent),
-        status=status,
-        started=f"2025-01-{day:02}T10:00:00.000Z",
-        ended=None if status == "running" else f"2025-01-{day:02}T10:00:02.000Z",
-        plan=list(NODES),
-        nodes={node: folder.bundle(node).name for node in NODES},
-    )
-    return folder
-
-
-def an_attempt(
-    folder: RunFolder, node: str, number: int = 1, *, ending: Ending | None = None
-) -> Path:
-    place = folder.bundle(node) / str(number)
-    place.mkdir(parents=True)
-    (place / "stdout").write_bytes(b"out %d \xff\x00\n" % number)
-    (place / "stderr").write_bytes(b"err %d\n" % number)
-    if ending is not None:
-        (place / "result.json").write_text(json.dumps(asdict(ending)), encoding="utf-8")
-    return place
 
 
 def a_failed_run(store: Store, run_id: str = "r1", day: int = 1) -> RunFolder:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,13 +10,14 @@ import pytest
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.cli.app import execute
 from seeknal_k8s.store import Store
+from tests.past_runs import a_run, an_attempt
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from seeknal_k8s.store import RunFolder
 
-NODE = "transform.clean"
+NODE = "transform.daily"
 BAD = Ending(1, "no such column: amount", started=1_735_725_600.0, seconds=1.5, peak_memory=5 << 20)
 
 
@@ -37,36 +37,19 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def a_run(store: Store, run_id: str, *, on: str = "local", status: str = "failed") -> RunFolder:
-    folder = store.new_run(run_id)
-    nodes = {NODE: folder.bundle(NODE).name}
-    folder.note(
-        id=run_id,
-        on=on,
-        status=status,
-        started="2025-01-01T10:00:00.000Z",
-        plan=[NODE],
-        nodes=nodes,
-    )
-    return folder
-
-
-def an_attempt(folder: RunFolder, number: int, ending: Ending | None) -> None:
-    place = folder.bundle(NODE) / str(number)
-    place.mkdir(parents=True)
-    if ending is not None:
-        (place / "result.json").write_text(json.dumps(asdict(ending)), encoding="utf-8")
+def a_local_run(store: Store) -> RunFolder:
+    return a_run(store, "r1", on="local", status="failed")
 
 
 def test_a_node_of_a_local_run_is_told_of_without_a_cluster(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = a_run(store, "r1")
-    an_attempt(folder, 1, Ending(137, reason="OOMKilled"))
-    an_attempt(folder, 2, BAD)
-    assert execute(["why", "clean"]) == 0
+    folder = a_local_run(store)
+    an_attempt(folder, NODE, 1, ending=Ending(137, reason="OOMKilled"))
+    an_attempt(folder, NODE, 2, ending=BAD)
+    assert execute(["why", "daily"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "transform.clean  attempt 2 of run r1",
+        "transform.daily  attempt 2 of run r1",
         "  10:00:00     +0s  started",
         "  10:00:01     +2s  process ended  exit code 1",
         "",
@@ -75,11 +58,11 @@ def test_a_node_of_a_local_run_is_told_of_without_a_cluster(
         "",
         "NodeFailed: the node failed (exit code 1)",
         "  no such column: amount",
-        "  → seeknal-k8s logs transform.clean",
+        "  → seeknal-k8s logs transform.daily",
     ]
-    assert execute(["why", "clean", "--run", "r1"]) == 0
-    assert "  → seeknal-k8s logs transform.clean --run r1\n" in capsys.readouterr().out
-    assert execute(["why", "clean", "--run", "r1", "--attempt", "1", "--json"]) == 0
+    assert execute(["why", "daily", "--run", "r1"]) == 0
+    assert "  → seeknal-k8s logs transform.daily --run r1\n" in capsys.readouterr().out
+    assert execute(["why", "daily", "--run", "r1", "--attempt", "1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["attempt"], told["reason"], told["job"]) == (1, "OOMKilled", None)
 
@@ -87,9 +70,9 @@ def test_a_node_of_a_local_run_is_told_of_without_a_cluster(
 def test_a_local_node_that_runs_is_said_to_run(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = a_run(store, "r1", status="running")
-    an_attempt(folder, 1, None)
-    an_attempt(folder, 2, None)
+    folder = a_run(store, "r1", on="local", status="running")
+    an_attempt(folder, NODE, 1)
+    an_attempt(folder, NODE, 2)
     with store.lock("r1"):
         assert execute(["why", NODE]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == "it is running"
@@ -102,18 +85,18 @@ def test_a_local_node_that_runs_is_said_to_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(["cleam"], "did you mean transform.clean?", id="no such node"),
-        pytest.param(["clean", "--attempt", "3"], "no attempt 3 in this run; it has 1", id="a try"),
-        pytest.param(["clean", "--run", "r9"], "there is no run 'r9'; did you mean", id="a run"),
-        pytest.param(["clean", "-C", "elsewhere"], "there is no folder elsewhere", id="a project"),
-        pytest.param(["clean", "--run", "k1"], "no kubeconfig", id="a run on Kubernetes"),
+        pytest.param(["dayly"], "did you mean transform.daily?", id="no such node"),
+        pytest.param(["daily", "--attempt", "3"], "no attempt 3 in this run; it has 1", id="a try"),
+        pytest.param(["daily", "--run", "r9"], "there is no run 'r9'; did you mean", id="a run"),
+        pytest.param(["daily", "-C", "elsewhere"], "there is no folder elsewhere", id="a project"),
+        pytest.param(["daily", "--run", "k1"], "no kubeconfig", id="a run on Kubernetes"),
     ],
 )
 def test_what_is_not_there_is_explained(
     arguments: list[str], message: str, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    a_run(store, "k1", on="kubernetes")
-    an_attempt(a_run(store, "r1"), 1, BAD)
+    a_run(store, "k1", on="kubernetes", status="failed")
+    an_attempt(a_local_run(store), NODE, ending=BAD)
     assert execute(["why", *arguments]) != 0
     assert message in capsys.readouterr().err
 
@@ -121,7 +104,7 @@ def test_what_is_not_there_is_explained(
 def test_where_a_cluster_is_set_the_latest_run_is_one_of_its(
     store: Store, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    an_attempt(a_run(store, "r1"), 1, BAD)
+    an_attempt(a_local_run(store), NODE, ending=BAD)
     monkeypatch.setenv("SEEKNAL_K8S_NAMESPACE", "data")
     assert execute(["why", NODE]) != 0
     assert "no kubeconfig" in capsys.readouterr().err

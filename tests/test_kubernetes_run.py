@@ -13,7 +13,7 @@ from seeknal_k8s.events import NodeEnded
 from seeknal_k8s.store import Store
 from tests.cluster.harness import until
 from tests.faithful import EXAMPLE, copy_project, differences, states
-from tests.on_kubernetes import LONG, Volume, volume
+from tests.on_kubernetes import LONG, Volume, kill, volume
 from tests.projects import write
 from tests.running import new_project, python, run
 
@@ -135,8 +135,7 @@ def test_a_killed_coordinator_comes_back_to_its_own_jobs(store: Volume) -> None:
     program = store.start("--run-id", "r1")
     for name in ("quick", "slow"):
         store.wait_for_mark(name)
-    program.kill()
-    program.communicate()
+    kill(program)
     job = store.job("transform.quick")
     store.mark("on")
     assert store.namespace.ended(job) == "Complete"
