@@ -191,12 +191,13 @@ class Server:
 
         def answered(status: int) -> None:
             seen = script.seen(folder, header, told) if status == 0 else None
-            helps = seen is not None and not script.is_foreign(seen)
-            if seen and ours and not helps and not first:
+            if first and (seen is None or script.is_foreign(seen)):
+                seen = first
+            elif seen and ours and script.is_foreign(seen):
                 with contextlib.suppress(OSError):  # no room for another process now
                     self._ask_uv(folder, header, env, seen)
                     return
-            script.publish_answer(folder, header, seen if helps or not first else first)
+            script.publish_answer(folder, header, seen)
 
         probe = script.start_probe(folder, header, env, told)
         self._supervise().children[probe] = Child(answered)

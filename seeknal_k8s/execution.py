@@ -75,8 +75,9 @@ class Execution:
         """Carry the run out; every ending is noted in ``run.json``."""
         planned = self._plan()
         self._digest = planned.plan.graph.digest
-        self._note_start(planned.plan)
-        await self._forget(planned.plan)
+        outdated = self._outdated(planned.plan)
+        self._note_start(planned.plan, outdated)
+        await self._forget(planned.plan, outdated)
         earlier = self._take_up(planned.plan)
         plan = without(planned.plan, earlier.done)
         runner = None
@@ -175,7 +176,7 @@ class Execution:
                 earlier.ended[node.id] = state_record(node.digest, result, ending)
         return earlier
 
-    def _note_start(self, plan: Plan) -> None:
+    def _note_start(self, plan: Plan, outdated: Sequence[str]) -> None:
         request = self._request
         self._folder.make()
         self._folder.note(
@@ -188,7 +189,7 @@ class Execution:
             digest=plan.graph.digest,
             pins=self._pins,
             plan=[run.node.id for run in plan.runs],
-            outdated=self._outdated(plan),
+            outdated=outdated,
             nodes={run.node.id: self._folder.bundle(run.node.id).name for run in plan.runs},
             request={
                 "set": [asdict(override) for override in request.options],
@@ -263,16 +264,16 @@ class Execution:
                 ]
             )
 
-    async def _forget(self, plan: Plan) -> None:
+    async def _forget(self, plan: Plan, outdated: Sequence[str]) -> None:
         """Have Seeknal's state forget the nodes that are about to run.
 
         Whatever stops this run, even a power cut, the next one then runs them again, instead of
-        taking outputs of two runs for one. What was left out is not forgotten, for its output can be
-        read, but noted as out of date.
+        taking outputs of two runs for one. What is ``outdated`` is not forgotten, for its output can be
+        read, but noted as such.
         """
         past = self._raw["state"] or {}
         nodes = [run.node.id for run in plan.runs if run.node.id in past]
-        outdated = [node for node in self._outdated(plan) if node in past]
+        outdated = [node for node in outdated if node in past]
         if nodes or outdated:
             try:
                 await self._client.call("forget", nodes=nodes, outdated=outdated)

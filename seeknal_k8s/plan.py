@@ -128,16 +128,15 @@ def make(
     passed_over: set[str] = set()
     if selected is not None:
         causes: Causes = dict.fromkeys(selected, (Reason.SELECTED, "it was selected"))
-        _add_lacking(graph, causes, usable, state)
+        _add_lacking(graph, causes, usable, state, among=frozenset())
     else:
         if full:
             causes = dict.fromkeys(among, (Reason.FORCED, "a full run was asked for"))
         else:
             causes = _outdated(graph, state, missing, among)
-        _add_lacking(graph, causes, usable, state, among)
-        if within is not None:
-            outdated = _outdated(graph, state, missing, graph.nodes.keys())
-            passed_over = _passed_over(graph, outdated.keys(), causes.keys())
+        if within is not None:  # of all nodes nothing is lacking, and none is passed over
+            _add_lacking(graph, causes, usable, state, among=within)
+            passed_over = _passed_over(graph, causes, state, missing)
         if not full:
             causes |= _refreshed(graph, causes, refresh & among)
     idle = [key for key in graph.nodes if key not in causes]
@@ -249,12 +248,15 @@ def _refreshed(graph: Graph, running: Causes, refresh: AbstractSet[str]) -> Caus
     return causes
 
 
-def _passed_over(graph: Graph, outdated: AbstractSet[str], running: AbstractSet[str]) -> set[str]:
+def _passed_over(
+    graph: Graph, running: Causes, state: Mapping[str, PastRun], missing: AbstractSet[str]
+) -> set[str]:
     """Return what is out of date and does not run, or reads what is so or what runs."""
     found: set[str] = set()
     for node in graph.nodes.values():
         reads = any(ref in running or ref in found for ref in node.inputs)
-        if node.id not in running and (reads or node.id in outdated):
+        own = _own_cause(node, state.get(node.id), is_missing=node.id in missing)
+        if node.id not in running and (reads or own):
             found.add(node.id)
     return found
 
@@ -264,7 +266,7 @@ def _add_lacking(
     causes: Causes,
     usable: AbstractSet[str],
     state: Mapping[str, PastRun],
-    among: AbstractSet[str] = frozenset(),
+    among: AbstractSet[str],
 ) -> None:
     """Add what the others cannot do without and, of those ``among``, what reads it in its turn."""
     while new := _lacking(graph, causes, usable, state):

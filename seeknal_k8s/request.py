@@ -110,8 +110,8 @@ def settled(request: RunRequest, store: Store) -> Settled:
     Raises:
         UsageError: the run cannot be begun, or not be gone on with.
     """
-    if request.resume is None and request.run_id:
-        run = store.folder(request.run_id)
+    if request.resume is None:
+        run = store.folder(str(request.run_id))
         about = run.about()
         _refuse_backfill(run.id, about)
         lost = request.resume_if_started and "request" not in about

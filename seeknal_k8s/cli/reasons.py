@@ -53,15 +53,15 @@ class Reasons:
         if self.job is not None:
             return diagnosis.ending(self.job, self.pod, self.result)
         if self.is_running:
-            return self.result
+            return None
         return self.result or Ending(NO_EXIT_CODE, "nothing runs it, and it left no result")
 
     @property
     def clock(self) -> Clock | None:
         """What it waits for or does, None when it has ended."""
-        if self.ending is not None:
-            return None
-        return Clock.RUN if self.is_running else self.wait.clock if self.wait else Clock.QUEUE
+        if wait := self.wait:
+            return wait.clock
+        return Clock.RUN if self.is_running else None
 
     @property
     def wait(self) -> Wait | None:
@@ -230,22 +230,23 @@ def _judged(found: Reasons, here: Here, *, latest: bool) -> list[Text]:
     message = clean((wait.message if wait else ending.error if ending else "").strip())
     state = f"it is {wait.clock}" if wait else f"exit code {ending.exit_code if ending else ''}"
     head = Text.assemble((f"{judged.reason}: {judged.summary}", "bold"), f" ({state})")
-    hint = _hint(found, judged, here)
-    if hint and judged.hint.startswith("seeknal-k8s logs") and not latest:
-        hint += f" --run {found.run}"
+    hint = _hint(found, judged, here, latest=latest)
     said = [Text(f"  {line}") for line in message.splitlines()[:12] if not judged.success]
     return [head, *said, *([Text(f"  → {hint}", style="cyan")] if hint else [])]
 
 
-def _hint(found: Reasons, judged: Verdict, here: Here) -> str:
+def _hint(found: Reasons, judged: Verdict, here: Here, *, latest: bool) -> str:
     """Return what to type next; a backfill is gone on with by its own command."""
-    if "/" not in found.node:
-        return here.completed(judged.hint.format(node=found.node)) if judged.hint else ""
-    if judged.hint.startswith("seeknal-k8s run"):
+    if not judged.hint:
+        return ""
+    of_backfill = "/" in found.node
+    if of_backfill and judged.hint.startswith("seeknal-k8s run"):
         return "the same backfill again, which runs what is missing"
-    looks = judged.hint.startswith("seeknal-k8s logs")
-    node = found.job.metadata.annotations.get(_NODE_ID) if found.job and not looks else None
-    return here.completed(judged.hint.format(node=node or found.node)) if judged.hint else ""
+    if judged.hint.startswith("seeknal-k8s logs"):
+        which = "" if latest else f" --run {found.run}"
+        return here.completed(judged.hint.format(node=found.node)) + which
+    node = found.job.metadata.annotations.get(_NODE_ID) if found.job and of_backfill else None
+    return here.completed(judged.hint.format(node=node or found.node))
 
 
 def document(found: Reasons) -> dict[str, Any]:

@@ -205,8 +205,13 @@ def _own_problems(node: Node) -> list[Problem]:
 
 def _of_one_node(override: Override, nodes: Sequence[Node]) -> Override:
     """Return the override with its node's id, where it has a name that only one node has."""
-    found = [node.id for node in nodes if override.node in {node.id, node.name}]
+    found = _called(override.node, nodes)
     return replace(override, node=found[0]) if len(found) == 1 else override
+
+
+def _called(name: str, nodes: Sequence[Node]) -> list[str]:
+    """Return the ids of the nodes of this name, or of the one with this id."""
+    return [node.id for node in nodes if name in {node.id, node.name}]
 
 
 def _unmatched(
@@ -223,7 +228,7 @@ def _unmatched(
     for place, key, what, name, known in named:
         if name in known:
             continue
-        same = [one for one in known if one.partition(".")[2] == name] if not place else []
+        same = _called(name, nodes) if not place else []
         if len(same) > 1:
             said, fix = f"{len(same)} nodes are called `{name}`", f"write {' or '.join(same)}"
         else:
