@@ -7,7 +7,9 @@ and nobody waits for a word that was lost.
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
@@ -202,6 +204,28 @@ async def test_a_watch_that_is_not_allowed_is_said_so_at_once(
         async with Watcher(cluster, CONFIG_MAPS, "test=mine") as watcher:
             with pytest.raises(Forbidden, match=r'verbs: \["watch"\]'):
                 await anext(watcher)
+
+
+def test_a_watch_that_is_left_leaves_no_connection_open(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[object] = []
+    gc.collect()  # what others left is not its
+    monkeypatch.setattr(sys, "unraisablehook", lambda seen: left.append(seen.exc_value))
+
+    async def leave(name: str) -> None:
+        async with (
+            Cluster(namespace, kubeconfig=str(real_cluster.kubeconfig())) as cluster,
+            Watcher(cluster, CONFIG_MAPS, "test=mine") as watcher,
+        ):
+            await make(cluster, name)
+            await knows(watcher, *made[: made.index(name) + 1])  # so the watch has been answered
+
+    made = [f"made-{number}" for number in range(8)]  # whether a server is slow to hang up is luck
+    for name in made:
+        asyncio.run(leave(name))
+    gc.collect()
+    assert left == []
 
 
 # --- Under faults ---------------------------------------------------------------------------------

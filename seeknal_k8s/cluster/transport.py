@@ -170,7 +170,7 @@ class Transport:
     ) -> AsyncIterator[ClientResponse]:
         call = request.call
         try:
-            async with await self._send(request, patience) as response:
+            async with await self._send(request, patience) as response, _cut_if_unread(response):
                 if response.status >= 400:  # noqa: PLR2004 - where HTTP's refusals begin
                     asked = response.headers.get("Retry-After")
                     body = await response.read()
@@ -224,3 +224,17 @@ class Transport:
             self._renewed = time.monotonic()
             await self.open()  # the older client stays until the end, for its open streams
             return True
+
+
+@asynccontextmanager
+async def _cut_if_unread(response: ClientResponse) -> AsyncIterator[None]:
+    """Cut the connection of an answer that was not read to its end.
+
+    Left to itself, aiohttp says goodbye by TLS, for which a server may take half a minute; a loop
+    that ends earlier leaves the socket open.
+    """
+    try:
+        yield
+    finally:
+        if response.connection is not None and response.connection.transport is not None:
+            response.connection.transport.abort()
