@@ -36,11 +36,20 @@ class Exchange:
     async def forward(self) -> asyncio.StreamReader:
         """Send the request to the server; return what its answer comes from."""
         there = self.upstream
-        answer, self.link = await asyncio.open_connection(there.host, there.port, ssl=there.tls)
+        linking = asyncio.ensure_future(
+            asyncio.open_connection(there.host, there.port, ssl=there.tls)
+        )
+        try:
+            answer, link = await asyncio.shield(linking)
+        except asyncio.CancelledError:  # given up in the middle of TLS, it would never be closed
+            with contextlib.suppress(OSError):
+                _, self.link = await linking
+            raise
+        self.link = link
         lines = self.head.removesuffix(_END).split(b"\r\n")
         kept = [line for line in lines if not line.lower().startswith(b"connection:")]
-        self.link.write(b"\r\n".join([*kept, b"Connection: close"]) + _END + self.body)
-        await self.link.drain()
+        link.write(b"\r\n".join([*kept, b"Connection: close"]) + _END + self.body)
+        await link.drain()
         return answer
 
     async def copy(self, answer: asyncio.StreamReader, most: int | None = None) -> None:
@@ -172,6 +181,7 @@ class FaultProxy:
     _rules: list[_Rule] = field(default_factory=list)
     _numbered: dict[int, Fault] = field(default_factory=dict)
     _server: asyncio.Server | None = None
+    _open: bool = False
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def on(self, verb: str, fault: Fault, *, times: float = 1) -> None:
@@ -205,34 +215,40 @@ class FaultProxy:
 
     async def open(self) -> None:
         """Take requests, on the port it had before if it had one."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._open = True
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Refuse connections, and break those there are."""
         assert self._server is not None
+        self._open = False
         self._server.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._open:  # it came just before we closed
+            writer.transport.abort()
+            return
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         exchange = None
         try:
             # A client that goes away in the middle is nothing to report.
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
                 exchange = await self._read(reader, writer)
                 await self._fault(exchange)(exchange)
-        finally:
             await _hang_up(writer)
+        finally:
+            writer.transport.abort()
             if exchange is not None and exchange.link is not None:
                 exchange.link.transport.abort()  # the server may still have something to say
-                await _hang_up(exchange.link)
-            self._tasks.discard(task)
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange:
         head = await reader.readuntil(_END)
