@@ -12,6 +12,7 @@ from seeknal_k8s import verdict
 from seeknal_k8s.attempt import AttemptSpec, Ending
 from seeknal_k8s.backends.local import LocalBackend, cores
 from seeknal_k8s.drafting import Planned, draft, without
+from seeknal_k8s.endings import result_of, state_record
 from seeknal_k8s.errors import (
     EngineFailed,
     Interrupted,
@@ -23,7 +24,7 @@ from seeknal_k8s.errors import (
 from seeknal_k8s.events import RunStarted
 from seeknal_k8s.logs import redact
 from seeknal_k8s.pod import Order
-from seeknal_k8s.runner import Runner, accept, result_of, state_record
+from seeknal_k8s.runner import Runner, accept
 from seeknal_k8s.store import utc_now
 
 if TYPE_CHECKING:

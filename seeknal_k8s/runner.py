@@ -12,18 +12,20 @@ import heapq
 import math
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from seeknal_k8s import verdict, workspace
 from seeknal_k8s.backends import Attempt, Share
+from seeknal_k8s.endings import never_ran, of_cached, result_of, state_record
 from seeknal_k8s.events import NodeEnded, NodeRetrying, NodeStarted
-from seeknal_k8s.logs import iso_utc, redact, tail
+from seeknal_k8s.logs import redact
 from seeknal_k8s.plan import critical_path
 from seeknal_k8s.quantity import format_memory
-from seeknal_k8s.results import NO_EXIT_CODE, PrefectRunResult, RunResults
+from seeknal_k8s.results import RunResults
 from seeknal_k8s.store import unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from seeknal_k8s.attempt import Ending
@@ -32,8 +34,11 @@ if TYPE_CHECKING:
     from seeknal_k8s.graph import Node
     from seeknal_k8s.options import Resolved
     from seeknal_k8s.plan import NodeRun, Plan
+    from seeknal_k8s.results import PrefectRunResult
     from seeknal_k8s.store import RunFolder
     from seeknal_k8s.verdict import Verdict
+
+T = TypeVar("T")
 
 MAX_BACKOFF = 600.0
 """Longest delay between two attempts, in seconds."""
@@ -101,6 +106,7 @@ class Runner:
     _ready: list[tuple[float, str]] = field(default_factory=list)
     _attempts: dict[asyncio.Task[Ending], tuple[_Progress, Attempt]] = field(default_factory=dict)
     _delays: dict[asyncio.Task[None], _Progress] = field(default_factory=dict)
+    _over: asyncio.Queue[asyncio.Task[Any]] = field(default_factory=asyncio.Queue)
     _order: dict[str, float] = field(default_factory=dict)
     _published: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -143,11 +149,7 @@ class Runner:
     async def _loop(self) -> None:
         while self._ready or self._attempts or self._delays:
             self._start_what_fits()
-            tasks: set[asyncio.Task[Any]] = {*self._attempts, *self._delays}
-            done, _ = await asyncio.wait(
-                tasks, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED
-            )
-            for task in done:
+            for task in await self._have_ended():
                 if task in self._delays:
                     self._push(self._delays.pop(task))
                 else:
@@ -156,6 +158,22 @@ class Runner:
                 await self._cancel_attempts()
                 self._close("NotRun", "another node failed, and the run was told to stop then")
                 return
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Begin a task that ``_have_ended`` will tell of."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._over.put_nowait)
+        return task
+
+    async def _have_ended(self) -> list[asyncio.Task[Any]]:
+        """Wait until tasks have ended, but not for ever; return them, in that order."""
+        ended = []
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_EVERY):
+                ended.append(await self._over.get())
+        while not self._over.empty():
+            ended.append(self._over.get_nowait())
+        return ended
 
     def _had_enough(self) -> bool:
         """Whether as many have failed as the run is to bear."""
@@ -168,36 +186,30 @@ class Runner:
 
     def _start_what_fits(self) -> None:
         """Start ready nodes, longest way to go first, passing over those that do not fit now."""
+        if not self._ready:
+            return
         waiting: list[tuple[float, str]] = []
         at_once = self.folder.max_parallel() or self.at_once
-        while self._ready and not self._full(at_once):
+        used = sum((attempt.share for _, attempt in self._attempts.values()), Share(0.0, 0))
+        while self._ready and not self._full(used, at_once):
             order, key = heapq.heappop(self._ready)
             progress = self._nodes[key]
-            if self._fits(progress.share):
+            more = used + progress.share
+            if not self._attempts or more.within(self.backend.capacity):  # alone, everything does
                 self._start(progress, crowd=1 + len(self._ready) + len(waiting))
+                used = more
             else:
                 waiting.append((order, key))
         for entry in waiting:
             heapq.heappush(self._ready, entry)
 
-    def _used(self) -> Share:
-        running = [attempt.share for _, attempt in self._attempts.values()]
-        return Share(
-            cpu=sum(share.cpu for share in running), memory=sum(share.memory for share in running)
-        )
-
-    def _full(self, at_once: int | None) -> bool:
+    def _full(self, used: Share, at_once: int | None) -> bool:
         """Whether nothing more can start now, whatever it asks for."""
-        if at_once is not None and len(self._attempts) >= at_once:
-            return True
-        used, capacity = self._used(), self.backend.capacity
-        return used.cpu >= capacity.cpu or used.memory >= capacity.memory
-
-    def _fits(self, share: Share) -> bool:
-        """Whether it fits beside what runs; alone, everything does."""
-        used, capacity = self._used(), self.backend.capacity
-        return not self._attempts or (
-            used.cpu + share.cpu <= capacity.cpu and used.memory + share.memory <= capacity.memory
+        capacity = self.backend.capacity
+        return (
+            (at_once is not None and len(self._attempts) >= at_once)
+            or used.cpu >= capacity.cpu
+            or used.memory >= capacity.memory
         )
 
     def _start(self, progress: _Progress, *, crowd: int) -> None:
@@ -218,7 +230,7 @@ class Runner:
             piece=run.piece,
         )
         self.observer(NodeStarted(run.key, progress.number))
-        self._attempts[asyncio.create_task(self.backend.run(attempt))] = (progress, attempt)
+        self._attempts[self._begin(self.backend.run(attempt))] = (progress, attempt)
 
     def _ended(self, progress: _Progress, attempt: Attempt, ending: Ending) -> None:
         found = verdict.read(ending)
@@ -271,7 +283,7 @@ class Runner:
 
     def _retry(self, progress: _Progress, why: str, *, delay: float) -> None:
         self.observer(NodeRetrying(progress.run.key, progress.number, delay, redact(why)))
-        self._delays[asyncio.create_task(asyncio.sleep(delay))] = progress
+        self._delays[self._begin(asyncio.sleep(delay))] = progress
 
     def _finish(self, progress: _Progress, result: PrefectRunResult, ending: Ending) -> None:
         key = progress.run.key
@@ -294,7 +306,7 @@ class Runner:
                 key = progress.run.key
                 if key not in self.results:
                     message = f"skipped, because {failed} failed"
-                    self._note(key, _never_ran("UpstreamFailed", message))
+                    self._note(key, never_ran("UpstreamFailed", message))
                     below.append(key)
 
     def _note(self, node_id: str, result: PrefectRunResult) -> None:
@@ -304,7 +316,7 @@ class Runner:
     def _close(self, reason: str, message: str) -> None:
         for node_id in self._nodes:
             if node_id not in self.results:
-                self._note(node_id, _never_ran(reason, message))
+                self._note(node_id, never_ran(reason, message))
 
     async def _cancel_attempts(self) -> None:
         tasks = [*self._attempts, *self._delays]
@@ -320,7 +332,7 @@ class Runner:
             if node_id in self.results:
                 ordered[node_id] = self.results[node_id]
             elif node_id in cached:
-                ordered[node_id] = _result_of_cached()
+                ordered[node_id] = of_cached()
         return RunResults(ordered, run_id=self.folder.id)
 
 
@@ -348,51 +360,3 @@ def accept(folder: RunFolder, home: Path, node: Node, attempt: Path, ending: End
         folder.note_accepted({"node": node.id, "digest": node.digest, "attempt": attempt.name})
     except OSError as error:
         raise unavailable(home / "target", error) from error
-
-
-def state_record(digest: str, result: PrefectRunResult, ending: Ending) -> dict[str, Any]:
-    """Return what Seeknal's run state is to say about an ended node."""
-    return {
-        "status": "success" if result.success else "failed",
-        "rows": ending.rows,
-        "seconds": ending.seconds,
-        "digest": digest,
-        "metadata": ending.metadata,
-        "error": ending.error or result.message,
-    }
-
-
-def result_of(folder: Path, ending: Ending, found: Verdict, *, attempts: int) -> PrefectRunResult:
-    """Return the user's view of an attempt that has ended."""
-    return PrefectRunResult(
-        success=found.success,
-        exit_code=ending.exit_code,
-        stdout=tail(folder / "stdout"),
-        stderr=tail(folder / "stderr"),
-        duration_seconds=round(ending.seconds, 3),
-        reason=found.reason,
-        message="" if found.success else redact(ending.error or found.summary),
-        attempts=attempts,
-        started=iso_utc(ending.started),
-        rows=ending.rows,
-        peak_memory_bytes=ending.peak_memory,
-        log_path=str(folder),
-    )
-
-
-def _result_of_cached() -> PrefectRunResult:
-    return PrefectRunResult(
-        success=True, exit_code=0, stdout="", stderr="", duration_seconds=0.0, reason="Cached"
-    )
-
-
-def _never_ran(reason: str, message: str) -> PrefectRunResult:
-    return PrefectRunResult(
-        success=False,
-        exit_code=NO_EXIT_CODE,
-        stdout="",
-        stderr="",
-        duration_seconds=0.0,
-        reason=reason,
-        message=message,
-    )

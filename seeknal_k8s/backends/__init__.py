@@ -24,6 +24,13 @@ class Share:
     cpu: float
     memory: int
 
+    def __add__(self, other: Share) -> Share:
+        return Share(self.cpu + other.cpu, self.memory + other.memory)
+
+    def within(self, capacity: Share) -> bool:
+        """Whether there is so much of both."""
+        return self.cpu <= capacity.cpu and self.memory <= capacity.memory
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

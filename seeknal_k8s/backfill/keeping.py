@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from seeknal_k8s import verdict
 from seeknal_k8s.attempt import Ending
 from seeknal_k8s.backfill.ledger import Record
-from seeknal_k8s.runner import result_of
+from seeknal_k8s.endings import result_of
 from seeknal_k8s.store import utc_now
 
 if TYPE_CHECKING:
