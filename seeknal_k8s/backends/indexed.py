@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from seeknal_k8s.attempt import AttemptSpec
-    from seeknal_k8s.backends.kubernetes import Clocks
+    from seeknal_k8s.backends.clocks import Clocks
     from seeknal_k8s.diagnosis import Wait
     from seeknal_k8s.plan import NodeRun, Plan
     from seeknal_k8s.settings import Settings

@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import math
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seeknal_k8s import diagnosis, exitcodes, indexes, manifest
 from seeknal_k8s.attempt import AttemptSpec, Ending, write_whole
 from seeknal_k8s.backends import DUCKDB_PART, Share
+from seeknal_k8s.backends.clocks import LOOK_EVERY, Clocks
 from seeknal_k8s.backends.complaints import Complaints
 from seeknal_k8s.backends.following import JOB_NAME, RunWatch
 from seeknal_k8s.cluster import Cluster
-from seeknal_k8s.diagnosis import Clock, Wait
+from seeknal_k8s.diagnosis import Clock
 from seeknal_k8s.errors import (
     AdmissionRefused,
     AlreadyExists,
@@ -29,7 +29,6 @@ from seeknal_k8s.errors import (
     NotFound,
     QuotaExceeded,
 )
-from seeknal_k8s.manifest import GRACE
 from seeknal_k8s.results import NO_EXIT_CODE
 from seeknal_k8s.settings import WORK, load
 from seeknal_k8s.views import CONFIG_MAPS, JOBS, PODS
@@ -38,14 +37,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from seeknal_k8s.backends import Attempt
+    from seeknal_k8s.diagnosis import Wait
     from seeknal_k8s.manifest import Owner
     from seeknal_k8s.options import Resolved
     from seeknal_k8s.plan import Plan
     from seeknal_k8s.settings import Settings
     from seeknal_k8s.views import JobView, PodView
-
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at the clocks of an attempt that does not run yet."""
 
 _RESULT_PATIENCE = 5.0
 """Seconds a result may need to be seen through the store's volume after its Job has ended."""
@@ -61,45 +58,6 @@ _SEEN_PATIENCE = 10.0
 
 _ENDED = frozenset({"Succeeded", "Failed"})
 """The phases of a pod that runs no more."""
-
-
-@dataclass(slots=True)
-class Clocks:
-    """Since when an attempt is where it is, on the monotonic clock, and why."""
-
-    wait: Wait = field(default_factory=lambda: Wait(Clock.QUEUE))
-    since: float = field(default_factory=time.monotonic)
-    reason_since: float = field(default_factory=time.monotonic)
-
-    @property
-    def leaving(self) -> bool:
-        """Whether its pod runs and was told to end, which a machine that is gone never does."""
-        return self.wait.clock is Clock.RUN and self.wait.reason != ""
-
-    def see(self, wait: Wait) -> None:
-        """Take note of where the attempt stands now."""
-        now = time.monotonic()
-        if wait.clock is not self.wait.clock:
-            self.since = now
-        if wait.reason != self.wait.reason:
-            self.reason_since = now
-        self.wait = wait
-
-    def expired(self, settings: Settings) -> bool:
-        """Whether waiting any longer is against the limits, or of no use."""
-        if self.wait.hopeless:
-            return True
-        now = time.monotonic()
-        if self.wait.clock is Clock.RUN:
-            return self.leaving and now - self.reason_since > GRACE + settings.deadline_margin
-        if self.wait.reason == "ImagePull" and now - self.reason_since > settings.image_pull_grace:
-            return True
-        limit = {
-            Clock.QUEUE: settings.queue_timeout,
-            Clock.SCHEDULE: settings.schedule_timeout,
-            Clock.START: settings.start_timeout,
-        }[self.wait.clock]
-        return now - self.since > limit
 
 
 class KubernetesBackend:
@@ -212,7 +170,7 @@ class KubernetesBackend:
         while (found := await self._get(name)) is not None:
             if found.metadata.deletion_timestamp is None or time.monotonic() > until:
                 break
-            await asyncio.sleep(_LOOK_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
         return found
 
     async def _get(self, name: str) -> JobView | None:
@@ -235,7 +193,7 @@ class KubernetesBackend:
                 if ended is not None:
                     return await self._ended(name, job, pod, spec)
                 clocks.see(await self._waiting(job, pod, clocks))
-                if clocks.expired(self._settings):
+                if clocks.left(self._settings) <= 0:
                     return await self._give_up(name, clocks)
             elif seen or self._watch.deleted(uid):
                 return await self._vanished(pod, spec)
@@ -245,14 +203,14 @@ class KubernetesBackend:
                     return await self._vanished(pod, spec)
                 look = time.monotonic() + _SEEN_PATIENCE
             with contextlib.suppress(TimeoutError):
-                running = clocks.wait.clock is Clock.RUN and not clocks.leaving
-                async with asyncio.timeout(None if running else _LOOK_EVERY):
+                again = LOOK_EVERY if job is None else clocks.look_again(self._settings)
+                async with asyncio.timeout(again):
                     await changed.wait()
 
     def _may_look(self) -> bool:
         """Whether a Job may be asked for by its name now: of a late watch all are missing at once."""
         now = time.monotonic()
-        if now - self._looked_at < _LOOK_EVERY:
+        if now - self._looked_at < LOOK_EVERY:
             return False
         self._looked_at = now
         return True
@@ -261,7 +219,7 @@ class KubernetesBackend:
         """Return where the attempt stands; ask for events only while it does not get on."""
         wait = diagnosis.waiting(job, pod)
         stuck = wait.clock in {Clock.QUEUE, Clock.START} and not wait.reason
-        if not stuck or time.monotonic() - clocks.since < _LOOK_EVERY:
+        if not stuck or time.monotonic() - clocks.since < LOOK_EVERY:
             return wait
         if pod is None:
             return diagnosis.waiting(job, pod, await self._about_jobs.about(job.name))
@@ -328,7 +286,7 @@ class KubernetesBackend:
         while time.monotonic() < until:
             if await self._get(name) is None:
                 return
-            await asyncio.sleep(_LOOK_EVERY / 2)
+            await asyncio.sleep(LOOK_EVERY / 2)
 
 
 def pods_of(name: str) -> str:
