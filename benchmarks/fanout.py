@@ -1,27 +1,24 @@
-"""What a run of many Jobs costs, beside a loop that only posts them, and beside Prefect's own block.
+"""What a run of many Jobs costs, beside a loop that only posts them, and beside Prefect's own ways.
 
-    python benchmarks/fanout.py [--jobs 1000] [--block-jobs 10] [--write]
+    python benchmarks/fanout.py [--jobs 1000] [--worker-jobs 50] [--block-jobs 100] [--write]
 
 Each part gets a control plane of its own (as `make cluster-build` has compiled it); the nodes are kwok's,
 so no container runs: pods end well after some seconds, and the results that they would have written
 are put into the store beforehand. All parts share this machine's cores with the control plane, so
-figures compare with each other, not with production. The block is cut off after ``--block-limit`` seconds,
-and its figures are then those up to there. ``--write`` puts the table into docs/performance.md.
+figures compare with each other, not with production. Prefect's ways are cut off after ``--limit`` seconds,
+and their figures are then those up to there. ``--write`` puts the table into docs/performance.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
+import contextlib
 import json
 import os
 import re
-import resource
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,220 +29,15 @@ HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from fanout_parts import AGENT, AT_ONCE  # noqa: E402
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from seeknal_k8s.attempt import AttemptSpec
-    from seeknal_k8s.events import Event
-    from seeknal_k8s.options import Resolved
-    from seeknal_k8s.plan import Plan
-    from seeknal_k8s.settings import Settings
     from tests.cluster.harness import Namespace
 
-AGENT = "fanout-bench"
 PODS_PER_NODE = 250
 TEN_THOUSAND = 10_000
-AT_ONCE = 50
-"""Requests at the same time in the bare loop."""
-
-
-def pod_template(seconds: int) -> dict[str, Any]:
-    """Return what sends a pod to kwok's nodes, where it ends after so many seconds."""
-    return {
-        "metadata": {"annotations": {"fake/duration": f"{seconds}s"}},
-        "spec": {
-            "nodeSelector": {"type": "kwok"},
-            "tolerations": [{"key": "kwok.x-k8s.io/node", "operator": "Exists"}],
-        },
-    }
-
-
-# --- The parts, each in a process of its own ------------------------------------------------------
-
-
-def settings_for(part: argparse.Namespace) -> Settings:
-    """Return the settings of a run in this part's namespace."""
-    from seeknal_k8s.settings import load  # noqa: PLC0415
-
-    return load(
-        namespace=part.namespace,
-        image="localhost/none",
-        store_claim="store",
-        store_path=part.store,
-        node_pod_template=pod_template(part.seconds),
-    )
-
-
-def many(jobs: int) -> Plan:
-    """Return a plan of nodes that do not wait for each other."""
-    from seeknal_k8s.graph import Graph, Node  # noqa: PLC0415
-    from seeknal_k8s.plan import NodeRun, Plan, Reason  # noqa: PLC0415
-
-    nodes = [Node(f"source.n{i:05}", "source", f"n{i:05}", f"{i}.yml") for i in range(jobs)]
-    graph = Graph("many", "/", {node.id: node for node in nodes}, "digest")
-    runs = tuple(NodeRun(node, Reason.NEW, "", options()) for node in nodes)
-    return Plan(graph, runs, ())
-
-
-def options() -> Resolved:
-    """Return the default options."""
-    from seeknal_k8s.options import NodeOptions, Resolved  # noqa: PLC0415
-
-    return Resolved(NodeOptions(), dict.fromkeys(NodeOptions.model_fields, ""))
-
-
-def order(spec: AttemptSpec) -> dict[str, Any]:
-    """Return an order as the pod would read it, were there one."""
-    return {"spec": spec.to_dict()}
-
-
-async def ours(part: argparse.Namespace) -> dict[str, Any]:
-    """Run all Jobs with the runner and the Kubernetes backend."""
-    from seeknal_k8s.attempt import AttemptSpec, write_record  # noqa: PLC0415
-    from seeknal_k8s.backends.kubernetes import KubernetesBackend, open_backend  # noqa: PLC0415
-    from seeknal_k8s.events import NodeEnded  # noqa: PLC0415
-    from seeknal_k8s.runner import Runner  # noqa: PLC0415
-    from seeknal_k8s.store import Store  # noqa: PLC0415
-
-    plan, store = many(part.jobs), Store(Path(part.store))
-    store.prepare()
-    folder = store.new_run("r1")
-    for run in plan.runs:
-        attempt = folder.bundle(run.node.id) / "1"
-        attempt.mkdir(parents=True)
-        spec = AttemptSpec(run.node.id, str(attempt), "/", "/")
-        write_record(spec, outcome={"exit_code": 0, "rows": 1, "seconds": 0.1})
-    ended: dict[str, float] = {}
-
-    def see(event: Event) -> None:
-        if isinstance(event, NodeEnded):
-            ended[event.node] = time.time()
-
-    before, began = cost(), time.monotonic()
-    async with open_backend(
-        settings_for(part), run_id="r1", plan=plan, order=order, kind=KubernetesBackend
-    ) as backend:
-        runner = Runner(plan, backend, folder, store.root, see, at_once=part.jobs)
-        runner.running = {run.node.id: 1 for run in plan.runs}
-        await runner.run()
-    if not all(result.success for result in runner.results.values()):
-        raise RuntimeError("not every Job succeeded")
-    from seeknal_k8s.names import job_name  # noqa: PLC0415
-
-    told = {job_name("r1", node, attempt=1): at for node, at in ended.items()}
-    return {
-        "seconds": time.monotonic() - began,
-        **spent(before, part.jobs),
-        "done": len(told),
-        "wrong": 0,  # or this would have ended above
-        "ended": told,
-    }
-
-
-async def bare(part: argparse.Namespace) -> dict[str, Any]:
-    """Post the same manifests, and nothing else."""
-    import aiohttp  # noqa: PLC0415
-
-    from seeknal_k8s import manifest  # noqa: PLC0415
-    from seeknal_k8s.backends import Attempt, Share  # noqa: PLC0415
-    from tests.real_cluster import Admin  # noqa: PLC0415
-
-    settings = settings_for(part)
-    owner = manifest.Owner("r1", "many", "none", "0" * 8)
-    bodies = []
-    for run in many(part.jobs).runs:
-        attempt = Attempt(run.node, 1, Path("/"), run.options, Share(0.0, 0))
-        body = manifest.build(attempt, owner, settings, order="/none")
-        del body["metadata"]["ownerReferences"]  # that owner does not exist
-        bodies.append(json.dumps(body).encode())
-    there = Admin(Path(part.kubeconfig)).upstream
-    url = f"https://{there.host}:{there.port}/apis/batch/v1/namespaces/{part.namespace}/jobs"
-    headers = {"Content-Type": "application/json", "User-Agent": AGENT}
-    at_once, before = asyncio.Semaphore(AT_ONCE), cost()
-    began = time.monotonic()
-    async with aiohttp.ClientSession(headers=headers) as session:
-
-        async def post(body: bytes) -> None:
-            async with at_once, session.post(url, data=body, ssl=there.tls) as answer:
-                await answer.read()
-                answer.raise_for_status()
-
-        await asyncio.gather(*(post(body) for body in bodies))
-    return {"seconds": time.monotonic() - began, **spent(before, part.jobs)}
-
-
-async def block(part: argparse.Namespace) -> dict[str, Any]:
-    """Run the Jobs with Prefect's block, one block per Job, all at once."""
-    import logging  # noqa: PLC0415
-
-    from prefect_kubernetes.credentials import (  # noqa: PLC0415
-        KubernetesClusterConfig,
-        KubernetesCredentials,
-    )
-    from prefect_kubernetes.jobs import KubernetesJob  # noqa: PLC0415
-
-    logging.disable(logging.CRITICAL)
-    config = KubernetesClusterConfig.from_file(path=Path(part.kubeconfig))
-    credentials = KubernetesCredentials(cluster_config=config)
-    before, began = cost(), time.monotonic()
-
-    async def one(number: int) -> bool:
-        container = {"name": "node", "image": "localhost/none"}
-        template = pod_template(part.seconds)
-        template["spec"] |= {"restartPolicy": "Never", "containers": [container]}
-        body = {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": f"block-{number}"},
-            "spec": {"backoffLimit": 0, "template": template},
-        }
-        job = KubernetesJob(v1_job=body, namespace=part.namespace, credentials=credentials)
-        running = await job.trigger()
-        try:
-            await running.wait_for_completion()
-        except RuntimeError:
-            return False  # it takes the condition SuccessCriteriaMet for a failure
-        return True
-
-    done: list[bool] = []
-
-    def figures() -> dict[str, Any]:
-        return {
-            "seconds": time.monotonic() - began,
-            **spent(before, part.jobs),
-            "done": len(done),
-            "wrong": done.count(False),
-        }
-
-    def cut_off(*_: object) -> None:
-        # It asks without a pause, so only a signal is sure to be heard.
-        print(json.dumps(figures()), flush=True)
-        os._exit(0)
-
-    async def counted(number: int) -> None:
-        done.append(await one(number))
-
-    signal.signal(signal.SIGALRM, cut_off)
-    signal.alarm(part.block_limit)
-    await asyncio.gather(*(counted(number) for number in range(part.jobs)))
-    signal.alarm(0)
-    return figures()
-
-
-def cost() -> float:
-    """Return the CPU seconds of this process so far."""
-    return time.process_time()
-
-
-def spent(before: float, jobs: int) -> dict[str, float]:
-    """Return the CPU per Job in milliseconds, and the largest resident set in MiB."""
-    return {
-        "cpu_ms": (time.process_time() - before) * 1000 / jobs,
-        "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
-
-
-PARTS = {"ours": ours, "bare": bare, "block": block}
 
 
 # --- What the API server saw ----------------------------------------------------------------------
@@ -256,6 +48,7 @@ class Seen:
     """What one part asked of the API server, by its audit log."""
 
     requests: int
+    created: int
     watching: float
     creates: float
     late: list[float]
@@ -273,13 +66,14 @@ def look(namespace: Namespace, agent: str, ended: dict[str, float]) -> Seen:
     creates = sorted(moment(r.received) for r in mine if r.call == "create jobs")
     others = [moment(r.received) for r in mine if r.call != "create jobs"]
     span = max((*others, creates[-1])) - creates[0]
-    terminal: dict[str, float] = {}
+    terminal: dict[str, float] = {}  # of Jobs and of pods: what tells of an end knows only one
     for request in asked:
-        if request.resource == "jobs/status" and request.verb in {"update", "patch"}:
+        if request.resource.endswith("s/status") and request.verb in {"update", "patch"}:
             terminal[request.name] = moment(request.received)
     late = [at - terminal[name] for name, at in ended.items() if name in terminal]
     return Seen(
         requests=len(mine),
+        created=len(creates),
         watching=len(others) / max(span, 1.0),
         creates=(len(creates) - 1) / max(creates[-1] - creates[0], 0.001),
         late=late,
@@ -290,19 +84,26 @@ def measure(
     name: str, jobs: int, given: argparse.Namespace, *, agent: str, namespace: Namespace
 ) -> dict[str, Any]:
     """Run one part in a process of its own, and return its figures."""
+    from tests import prefect_server  # noqa: PLC0415
+
     kubeconfig = namespace.cluster.kubeconfig
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as store:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as store, contextlib.ExitStack() as stack:
+        api = {}
+        if name == "worker":
+            api = stack.enter_context(prefect_server.running(Path(store))).env
         told = subprocess.run(
             [
-                *(sys.executable, str(HERE), "--part", name, "--jobs", str(jobs)),
-                *("--seconds", str(given.seconds), "--namespace", namespace.name),
-                *("--block-limit", str(given.block_limit)),
+                *(sys.executable, str(HERE.parent / "fanout_parts.py"), name, "--jobs", str(jobs)),
+                *("--seconds", str(given.seconds), "--limit", str(given.limit)),
+                *("--namespace", namespace.name),
                 *("--kubeconfig", str(kubeconfig), "--store", f"{store}/store"),
             ],
             env={
                 **os.environ,
+                **api,
                 "KUBECONFIG": str(kubeconfig),
                 "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+                "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": namespace.name,
             },
             capture_output=True,
             text=True,
@@ -324,16 +125,17 @@ def lines(figures: dict[str, dict[str, Any]], decoding: str) -> Iterator[str]:
     yield f"| | {' | '.join(heads)} |"
     yield f"|---|{'--:|' * len(heads)}"
     rows = {
-        "Jobs": lambda f: f"{f['jobs']}",
+        "Jobs asked for": lambda f: f"{f['jobs']}",
+        "Jobs created": lambda f: f"{f['seen'].created}",
         "whole run, s": lambda f: f"{f['seconds']:.1f}",
         "Jobs created per second": lambda f: (
             f"{f['seen'].creates:.0f}"
             if f["jobs"] > AT_ONCE
             else "-"  # of one burst it says nothing
         ),
-        "requests per Job": lambda f: f"{f['seen'].requests / f['jobs']:.3f}",
+        "requests per Job": lambda f: f"{f['seen'].requests / f['seen'].created:.3f}",
         "requests per second that are no creates": lambda f: f"{f['seen'].watching:.2f}",
-        "CPU per Job, ms": lambda f: f"{f['cpu_ms']:.1f}",
+        "CPU per Job, ms": lambda f: f"{f['cpu'] * 1000 / f['seen'].created:.1f}",
         "largest memory, MiB": lambda f: f"{f['rss']:.0f}",
         "from a Job's end to its result, median, ms": lambda f: late(f, 50),
         "the same, 99th percentile, ms": lambda f: late(f, 99),
@@ -362,17 +164,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--jobs", type=int, default=1000)
-    parser.add_argument("--block-jobs", type=int, default=10)
-    parser.add_argument("--block-limit", type=int, default=90, help="seconds for the block")
+    parser.add_argument("--block-jobs", type=int, default=100)
+    parser.add_argument("--worker-jobs", type=int, default=50, help="0 leaves it out, as below")
+    parser.add_argument("--limit", type=int, default=240, help="seconds for each way of Prefect's")
     parser.add_argument("--seconds", type=int, default=20, help="how long a pod lasts")
     parser.add_argument("--write", action="store_true")
-    for hidden in ("--part", "--namespace", "--kubeconfig", "--store"):
-        parser.add_argument(hidden, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.part:
-        print(json.dumps(asyncio.run(PARTS[given.part](given))))
-        return
-    sys.path.insert(0, str(HERE.parent))
     from decode import sentence  # noqa: PLC0415
     from page import machine, put  # noqa: PLC0415
 
@@ -386,8 +183,11 @@ def main() -> None:
     for title, name, jobs, agent in (
         ("bare loop", "bare", given.jobs, AGENT),
         ("seeknal-k8s", "ours", given.jobs, "seeknal-k8s/"),
+        ("Prefect worker", "worker", given.worker_jobs, "OpenAPI-Generator|kopf"),
         ("KubernetesJob block", "block", given.block_jobs, "OpenAPI-Generator"),
     ):
+        if jobs == 0:
+            continue
         # A cluster of its own each, for what a part leaves behind would slow down the next one.
         with tempfile.TemporaryDirectory(prefix="sk8s-", dir="/var/tmp") as folder:
             plane = harness.ControlPlane(Path(folder), harness.free_ports(5), kwok=nodes)
