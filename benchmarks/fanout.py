@@ -29,7 +29,13 @@ HERE = Path(__file__).resolve()
 ROOT = HERE.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from decode import sentence  # noqa: E402
 from fanout_parts import AGENT, AT_ONCE  # noqa: E402
+from page import machine, put  # noqa: E402
+
+from tests import prefect_server  # noqa: E402
+from tests.cluster import harness  # noqa: E402
+from tests.on_kubernetes import bind  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,8 +90,6 @@ def measure(
     name: str, jobs: int, given: argparse.Namespace, *, agent: str, namespace: Namespace
 ) -> dict[str, Any]:
     """Run one part in a process of its own, and return its figures."""
-    from tests import prefect_server  # noqa: PLC0415
-
     kubeconfig = namespace.cluster.kubeconfig
     with tempfile.TemporaryDirectory(dir="/var/tmp") as store, contextlib.ExitStack() as stack:
         api = {}
@@ -170,12 +174,6 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=20, help="how long a pod lasts")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    from decode import sentence  # noqa: PLC0415
-    from page import machine, put  # noqa: PLC0415
-
-    from tests.cluster import harness  # noqa: PLC0415
-    from tests.on_kubernetes import bind  # noqa: PLC0415
-
     if lacks := harness.missing():
         raise SystemExit(f"this needs {'; '.join(lacks)}")
     nodes = max(1, -(-given.jobs // PODS_PER_NODE))

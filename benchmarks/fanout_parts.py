@@ -35,7 +35,7 @@ NO_KUBELET = 500
 """The answer to who asks for the log of a pod that has ended: nothing ran in it."""
 AGENT = "fanout-bench"
 AT_ONCE = 50
-"""Requests at the same time in the bare loop."""
+"""Requests at the same time, of those who do not pace themselves."""
 
 
 def pod_template(seconds: int) -> dict[str, Any]:

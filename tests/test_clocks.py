@@ -27,6 +27,11 @@ def waiting_for(seconds: float, clock: Clock, reason: str = "") -> Clocks:
     return Clocks(Wait(clock, reason), since=then, reason_since=then)
 
 
+def look_again(clocks: Clocks) -> float | None:
+    """Return after how many seconds it is looked at again."""
+    return clocks.look_again(clocks.left(SETTINGS))
+
+
 @pytest.mark.parametrize(
     ("clock", "limit"), [(Clock.QUEUE, 600), (Clock.SCHEDULE, 300), (Clock.START, 200)]
 )
@@ -38,7 +43,7 @@ def test_a_pod_that_runs_is_not_looked_at_until_something_is_heard() -> None:
     running = waiting_for(10_000, Clock.RUN)
 
     assert running.left(SETTINGS) == float("inf")
-    assert running.look_again(SETTINGS) is None
+    assert look_again(running) is None
 
 
 def test_a_pod_that_runs_and_was_told_to_end_has_its_grace_and_a_margin() -> None:
@@ -58,13 +63,13 @@ def test_what_is_hopeless_is_not_waited_for() -> None:
 
 
 def test_looks_become_rarer_the_longer_an_attempt_waits() -> None:
-    assert waiting_for(0, Clock.QUEUE).look_again(SETTINGS) == LOOK_EVERY
-    assert waiting_for(100, Clock.QUEUE).look_again(SETTINGS) == pytest.approx(25, abs=1)
+    assert look_again(waiting_for(0, Clock.QUEUE)) == LOOK_EVERY
+    assert look_again(waiting_for(100, Clock.QUEUE)) == pytest.approx(25, abs=1)
 
 
 def test_a_limit_is_waited_for_to_the_moment() -> None:
-    assert waiting_for(199, Clock.START).look_again(SETTINGS) == pytest.approx(1, abs=0.9)
-    assert waiting_for(300, Clock.START).look_again(SETTINGS) == 0
+    assert look_again(waiting_for(199, Clock.START)) == pytest.approx(1, abs=0.9)
+    assert look_again(waiting_for(300, Clock.START)) == 0
 
 
 def test_a_change_of_clock_or_reason_begins_its_time_anew() -> None:

@@ -60,13 +60,12 @@ class Clocks:
             until = min(until, self.reason_since + settings.image_pull_grace)
         return until - now
 
-    def look_again(self, settings: Settings) -> float | None:
+    def look_again(self, left: float) -> float | None:
         """Return the seconds after which to look again if nothing is heard, None for never.
 
-        What only events tell, no watch brings. Looks become rarer the longer it waits: ten thousand
-        attempts may wait at once.
+        ``left`` are those for which it may wait. What only events tell, no watch brings. Looks
+        become rarer the longer it waits: ten thousand attempts may wait at once.
         """
-        left = self.left(settings)
         if self.wait.clock is not Clock.RUN:
             waited = time.monotonic() - self.since
             left = min(left, max(LOOK_EVERY, waited * _OF_WAITING))

@@ -186,6 +186,7 @@ class KubernetesBackend:
         look = time.monotonic() + _SEEN_PATIENCE
         while True:
             changed.clear()
+            again: float | None = LOOK_EVERY
             job, pod = self._watch.job(name, uid), self._watch.pod(name, uid) or pod
             if job is not None:
                 seen = True
@@ -193,8 +194,10 @@ class KubernetesBackend:
                 if ended is not None:
                     return await self._ended(name, job, pod, spec)
                 clocks.see(await self._waiting(job, pod, clocks))
-                if clocks.left(self._settings) <= 0:
+                left = clocks.left(self._settings)
+                if left <= 0:
                     return await self._give_up(name, clocks)
+                again = clocks.look_again(left)
             elif seen or self._watch.deleted(uid):
                 return await self._vanished(pod, spec)
             elif time.monotonic() > look and self._may_look():
@@ -203,7 +206,6 @@ class KubernetesBackend:
                     return await self._vanished(pod, spec)
                 look = time.monotonic() + _SEEN_PATIENCE
             with contextlib.suppress(TimeoutError):
-                again = LOOK_EVERY if job is None else clocks.look_again(self._settings)
                 async with asyncio.timeout(again):
                     await changed.wait()
 
